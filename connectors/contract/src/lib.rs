@@ -1,0 +1,23 @@
+//! What a connector gives the engine, and what it may rely on. A leaf crate: no I/O, no dependency.
+//!
+//! Read in this order: [`Source`] and [`Capture`] (the calls and their rules), [`Batch`] (what is handed over),
+//! [`Position`] (where a change stands), [`Kind`] (what a value's bytes mean), [`Error`] (what to do about a failure).
+
+mod batch;
+mod config;
+mod error;
+mod pattern;
+mod position;
+mod schema;
+mod source;
+
+pub use batch::{Batch, Change, Op, Row, RowBuilder, StateEntry, Transaction, Value};
+pub use config::{ByteSize, Secret, Span};
+pub use error::{Action, Error, ErrorKind, Result};
+pub use pattern::TablePattern;
+pub use position::Position;
+pub use schema::{Column, KeyKind, Kind, TableSchema, TableVersion};
+pub use source::{
+    AFTER_GAP, BATCH_BYTES, Capabilities, Capture, Finding, Fut, KEEP_ALIVE_SECONDS_MAX, Progress, Resume, Severity,
+    SnapshotProgress, SnapshotRequest, Source,
+};

@@ -1,0 +1,151 @@
+//! The calls between the engine and a connector, and their rules.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::{Batch, Position, Result};
+
+pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// One legacy system, configured and not yet connected.
+pub trait Source: Send + Sync {
+    fn capabilities(&self) -> Capabilities;
+
+    /// Connects and gets ready to deliver the changes after `resume.position`, each once, in order, with no gap.
+    ///
+    /// With no position this is the first run: what the source needs is set up as far as the config allows, and the
+    /// initial snapshot begins as the config says. If a change after the position may be missing, or the source is not
+    /// the one that `resume.identity` names, the answer is an error of kind [`crate::ErrorKind::Gap`] that names the
+    /// range, never a fresh start.
+    ///
+    /// Never retried inside: the engine does that, by the error's [`crate::Action`].
+    fn open(&self, resume: Resume) -> Fut<'_, Result<Box<dyn Capture>>>;
+
+    /// Looks at the live source and reports everything that stands in the way, all of it in one run. Changes nothing.
+    fn doctor(&self) -> Fut<'_, Vec<Finding>>;
+}
+
+/// A running capture. One task owns it and calls it; nothing here is called concurrently.
+///
+/// Call order: any of `next`, `keep_alive`, `recorded`, `snapshot`, `progress`, in any order; `close` last, once.
+/// After `next` or `keep_alive` returned an error the capture is dropped.
+pub trait Capture: Send {
+    /// What the positions belong to: system id and timeline, server uuid, file generation. Constant while open.
+    /// Part of every event's id: letters, digits, `.`, `_`, `-`; at most 64 characters.
+    fn identity(&self) -> &str;
+
+    /// Appends to `batch` what is there, and waits only while there is nothing: it returns as soon as the batch is not
+    /// empty and either no more is at hand or the batch holds [`BATCH_BYTES`] or one change that is larger.
+    ///
+    /// **Cancellation:** the future may be dropped at any await; nothing is lost, and the next call may be given the same
+    /// batch, with what was appended to it so far.
+    /// **Order:** positions never decrease, from batch to batch and within one; snapshot rows (`Op::Read`) aside, each
+    /// change's position is greater than the one before.
+    /// **Position:** `batch.position` is set when the batch ends where a restart can resume: after a whole transaction,
+    /// or within one that is too large for a single batch. With no change to report it may still move on (an idle
+    /// database, a neighbour that writes all the log); then the batch has a position and no change.
+    /// **End of input:** a stream never ends; a finite source waits forever after its end, and says so in `progress`.
+    fn next<'a>(&'a mut self, batch: &'a mut Batch) -> Fut<'a, Result<()>>;
+
+    /// Everything up to `position` is on disk in the outbox: the source may forget it. Cheap, does no I/O: the source is
+    /// told at the next `next` or `keep_alive`. Never called with a position that was not handed over in a batch.
+    fn recorded(&mut self, position: &Position);
+
+    /// Called at least every [`KEEP_ALIVE_SECONDS_MAX`] while the engine has no room and does not call `next`: answers
+    /// what the source needs to keep the connection, reads no changes.
+    fn keep_alive(&mut self) -> Fut<'_, Result<()>>;
+
+    /// Reads the tables again while the stream goes on. The request becomes durable as a state entry of a later batch.
+    fn snapshot(&mut self, request: SnapshotRequest) -> Result<()>;
+
+    fn progress(&self) -> Progress;
+
+    /// Tells the source what was recorded, and disconnects. Bounded: at most a few seconds.
+    fn close(self: Box<Self>) -> Fut<'static, Result<()>>;
+}
+
+/// The engine calls `next` or `keep_alive` at least this often.
+pub const KEEP_ALIVE_SECONDS_MAX: u64 = 1;
+
+/// A batch is handed over when it holds this much. Large enough that a commit's cost is shared by thousands of rows,
+/// small enough that a few in flight fit in a few megabytes.
+pub const BATCH_BYTES: usize = 1 << 20;
+
+/// What is known of a source from earlier runs, read from the outbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resume {
+    /// [`Capture::identity`] of the run that recorded the position.
+    pub identity: Option<String>,
+    pub position: Option<Position>,
+    /// The connector's own entries, as recorded with its batches.
+    pub state: BTreeMap<String, Vec<u8>>,
+}
+
+/// The state entry by which a person accepts a gap: [`Source::open`] then starts anew, as on a first run, and reads all
+/// tables again. The first batch of that capture removes the entry.
+pub const AFTER_GAP: &str = "after_gap";
+
+/// What a kind of source can do. The conformance suite selects its cases by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    pub sees_deletes: bool,
+    pub sees_before_images: bool,
+    pub sees_transactions: bool,
+    pub snapshots: bool,
+}
+
+/// Which tables to read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotRequest {
+    /// `schema.table`; empty for all that are captured.
+    pub tables: Vec<String>,
+}
+
+/// Where a capture stands, for status and metrics. Cheap.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Progress {
+    /// Bytes of the source's log written but not yet recorded by us, as last heard. `None` where the source has no such measure.
+    pub behind_bytes: Option<u64>,
+    /// The newest recorded position in the source's own notation (an LSN, a GTID), for people.
+    pub position_text: String,
+    /// Bytes spooled to disk for transactions in progress.
+    pub spooled_bytes: u64,
+    /// Tables being read, and those still to be.
+    pub snapshot: Vec<SnapshotProgress>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SnapshotProgress {
+    /// `schema.table`.
+    pub table: String,
+    pub rows_done: u64,
+    /// By the source's own statistics: an estimate. `None` where it has none.
+    pub rows_total: Option<u64>,
+    /// Since the first row; without time spent stopped.
+    pub seconds: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Works as it is; worth knowing.
+    Note,
+    /// Runs, but something will be missing or may fail later.
+    Warning,
+    /// Does not run.
+    Error,
+}
+
+/// One thing that `doctor` found, and what mends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub severity: Severity,
+    /// Short, stable, for machines: `wal_level`, `table_without_key`.
+    pub code: &'static str,
+    /// What was found and why it matters, in one or two sentences.
+    pub message: String,
+    /// The exact statement or command, complete enough to be pasted. `None` where none can help.
+    pub fix: Option<String>,
+    /// Who must run it: "a superuser", "the owner of public.orders", "the operating system's administrator".
+    pub who: Option<String>,
+}
