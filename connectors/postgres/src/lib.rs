@@ -1,0 +1,89 @@
+//! Towpath's PostgreSQL connector: logical replication by pgoutput, snapshots in chunks.
+//!
+//! The way of a change: [`wire`] reads the stream, [`decode`] understands it, [`spool`] keeps what is in progress,
+//! [`assemble`] makes changes of it, [`reader`] hands them over and tells the server what was recorded. [`open`] sets all
+//! of it up, and stops where something may be missing.
+
+mod assemble;
+mod catalog;
+mod config;
+mod connect;
+pub mod decode;
+mod doctor;
+mod failure;
+mod feedback;
+mod monitor;
+mod open;
+mod pgpass;
+pub mod position;
+mod publication;
+mod reader;
+mod relation;
+mod row;
+mod selection;
+mod slot;
+mod snapshot;
+mod spool;
+mod sql;
+#[cfg(test)]
+mod testing;
+mod tls;
+mod types;
+mod value;
+mod wire;
+
+use std::path::PathBuf;
+
+use towpath_contract::{Capabilities, Capture, Finding, Fut, Result, Resume, Severity, Source};
+
+pub use config::PostgresConfig;
+
+/// A PostgreSQL database, configured and not yet connected.
+pub struct PostgresSource {
+    name: String,
+    config: PostgresConfig,
+    spool: PathBuf,
+}
+
+impl PostgresSource {
+    /// `name`: the source's name in the config. `spool_dir`: a folder on a local disk for transactions in progress; a
+    /// folder of the source's name is made in it.
+    pub fn new(name: &str, config: PostgresConfig, spool_dir: PathBuf) -> PostgresSource {
+        PostgresSource { name: name.to_owned(), config, spool: spool_dir }
+    }
+}
+
+impl PostgresSource {
+    async fn sql(&self) -> Result<tokio_postgres::Client> {
+        let (_, client) = connect::Target::parse(&self.config)?.connect().await?;
+        Ok(client)
+    }
+}
+
+impl Source for PostgresSource {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { sees_deletes: true, sees_before_images: true, sees_transactions: true, snapshots: false }
+    }
+
+    fn open(&self, resume: Resume) -> Fut<'_, Result<Box<dyn Capture>>> {
+        Box::pin(async move {
+            let reader = open::open(&self.name, &self.config, &self.spool, resume).await?;
+            Ok(Box::new(reader) as Box<dyn Capture>)
+        })
+    }
+
+    fn doctor(&self) -> Fut<'_, Vec<Finding>> {
+        Box::pin(async move {
+            match self.sql().await {
+                Ok(client) => doctor::examine(&client, &self.config, &self.name).await,
+                Err(error) => vec![Finding {
+                    severity: Severity::Error,
+                    code: "unreachable",
+                    message: format!("{}: {}", error.operation, error.message),
+                    fix: error.help,
+                    who: None,
+                }],
+            }
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! The statements that read a table's rows.
+
+use crate::catalog::{ChunkKey, Shape};
+use crate::snapshot::state::{KeyTexts, hexadecimal};
+use crate::sql::{ident, literal, qualified};
+
+/// Which rows a statement reads.
+pub(super) enum Which<'a> {
+    /// In key order, after a key.
+    After {
+        key: &'a ChunkKey,
+        last: Option<&'a KeyTexts>,
+        limit: usize,
+    },
+    /// Those with one of these keys.
+    Keys {
+        key: &'a ChunkKey,
+        keys: &'a [KeyTexts],
+    },
+    All,
+}
+
+/// `COPY (SELECT …) TO STDOUT`: the shape's columns, then those of `extra`.
+///
+/// The database compares keys: a key comes back to it as the text that it wrote, cast to the column's type, and what
+/// `ORDER BY` and the row comparison use is the primary key's own index. A row comparison is what makes the planner
+/// start the index scan at the key (manual, "Row and Array Comparisons"); columns compared one by one would not.
+pub(super) fn copy(shape: &Shape, extra: &[&str], which: &Which<'_>) -> String {
+    let columns = shape.table.columns.iter().map(|column| column.name.as_str()).chain(extra.iter().copied());
+    let columns: Vec<String> = columns.map(|name| format!("t.{}", ident(name))).collect();
+    let filter = shape.row_filter.as_ref().map(|filter| format!("({filter})"));
+    let (which, tail) = match which {
+        Which::After { key, last, limit } => {
+            let after = last.map(|last| format!("({}) > ({})", names(key), values(key, last)));
+            (after, format!(" ORDER BY {} LIMIT {limit}", names(key)))
+        }
+        Which::Keys { key, keys } => {
+            let list: Vec<String> = keys.iter().map(|texts| format!("({})", values(key, texts))).collect();
+            (Some(format!("({}) IN ({})", names(key), list.join(", "))), String::new())
+        }
+        Which::All => (None, String::new()),
+    };
+    let conditions: Vec<String> = filter.into_iter().chain(which).collect();
+    let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    format!("COPY (SELECT {} FROM {} AS t{condition}{tail}) TO STDOUT", columns.join(", "), from(shape))
+}
+
+/// A table that others inherit from is read without them: they are tables of their own. Not so partitions.
+pub(super) fn from(shape: &Shape) -> String {
+    let only = if shape.partitioned { "" } else { "ONLY " };
+    format!("{only}{}", qualified(&shape.table.schema, &shape.table.name))
+}
+
+fn names(key: &ChunkKey) -> String {
+    let names: Vec<String> = key.columns.iter().map(|column| format!("t.{}", ident(&column.name))).collect();
+    names.join(", ")
+}
+
+fn values(key: &ChunkKey, texts: &KeyTexts) -> String {
+    let values = key.columns.iter().zip(texts).map(|(column, text)| match std::str::from_utf8(&text.0) {
+        Ok(text) => format!("{}::{}", literal(text), column.cast),
+        // Only a database without an encoding has such text.
+        Err(_) => format!("convert_from(decode('{}', 'hex'), 'SQL_ASCII')::{}", hexadecimal(&text.0), column.cast),
+    });
+    values.collect::<Vec<_>>().join(", ")
+}
+
+/// Lets `>` and `=` of the key's types be found, and no other than theirs: an extension's operators may live anywhere,
+/// and without them `citext` would be compared as `text`.
+pub(super) fn search_path(key: &ChunkKey) -> String {
+    let mut schemas = vec![ident("pg_catalog")];
+    for column in &key.columns {
+        let schema = ident(&column.operator_schema);
+        if !schemas.contains(&schema) {
+            schemas.push(schema);
+        }
+    }
+    format!("SET LOCAL search_path = {}", schemas.join(", "))
+}

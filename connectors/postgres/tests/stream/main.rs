@@ -1,0 +1,12 @@
+//! The streaming half against a real server.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+mod conformance;
+mod ddl;
+mod harness;
+mod link;
+mod login;
+mod rows;
+mod slots;
+mod transactions;

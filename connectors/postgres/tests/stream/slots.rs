@@ -1,0 +1,200 @@
+//! Slots and publications: what is made, what is a gap, and the ways out.
+
+use serde_json::json;
+use towpath_contract::{Action, Error, ErrorKind, Resume, Source};
+use towpath_test_support::{Postgres, eventually};
+
+use crate::harness::{Db, Tap, major};
+
+async fn refused(source: &impl Source, resume: Resume) -> Error {
+    match source.open(resume).await {
+        Ok(_) => panic!("opened in spite of it"),
+        Err(error) => error,
+    }
+}
+
+async fn failure(tap: &mut Tap) -> Error {
+    loop {
+        if let Err(error) = tap.try_next().await {
+            return error;
+        }
+    }
+}
+
+/// A slot with a recorded position, and a change after it.
+async fn recorded(db: &Db) -> Resume {
+    let mut tap = db.tap(json!({})).await;
+    db.sql("INSERT INTO t VALUES (1)").await;
+    tap.drain(db).await;
+    let resume = tap.close().await;
+    db.sql("INSERT INTO t VALUES (2)").await;
+    resume
+}
+
+fn assert_gap(error: &Error, db: &Db) {
+    assert_eq!((error.kind, error.action), (ErrorKind::Gap, Action::Operator), "{error}");
+    assert!(error.to_string().contains(&format!("towpath snapshot {} --after-gap", db.name)), "{error}");
+}
+
+const T: &str = "CREATE TABLE t (id int PRIMARY KEY)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_was_dropped_is_a_gap_and_can_be_made_anew() {
+    let db = Db::new(T).await;
+    let mut resume = recorded(&db).await;
+    db.sql(&format!("SELECT pg_drop_replication_slot('towpath_{}')", db.name)).await;
+    let error = refused(&db.source(json!({})), resume.clone()).await;
+    assert_gap(&error, &db);
+    assert!(error.message.contains("does not exist any more: the changes from"), "{error}");
+
+    resume.state.insert("after_gap".to_owned(), Vec::new());
+    let mut tap = Tap::open(db.source(json!({})), resume).await;
+    db.sql("INSERT INTO t VALUES (3)").await;
+    assert_eq!(tap.drain(&db).await, ["insert t [3]"]);
+    assert!(!tap.resume.state.contains_key("after_gap"));
+    let mut tap = tap.reopen().await;
+    db.sql("INSERT INTO t VALUES (4)").await;
+    assert_eq!(tap.drain(&db).await, ["insert t [4]"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_was_moved_ahead_is_a_gap() {
+    if major().await < 11 {
+        return;
+    }
+    let db = Db::new(T).await;
+    let resume = recorded(&db).await;
+    db.sql(&format!("SELECT pg_replication_slot_advance('towpath_{}', pg_current_wal_lsn())", db.name)).await;
+    let error = refused(&db.source(json!({})), resume).await;
+    assert_gap(&error, &db);
+    assert!(error.message.contains("moved it ahead"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_whose_outbox_was_lost_is_a_gap() {
+    let db = Db::new(T).await;
+    recorded(&db).await;
+    let error = refused(&db.source(json!({})), Resume::default()).await;
+    assert_gap(&error, &db);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_server_is_a_gap() {
+    let db = Db::new(T).await;
+    let resume = Resume { identity: Some("42-1".into()), ..recorded(&db).await };
+    let error = refused(&db.source(json!({})), resume).await;
+    assert_gap(&error, &db);
+    assert!(error.message.contains("42-1"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_whose_log_was_removed_is_a_gap() {
+    if major().await < 13 {
+        return;
+    }
+    let settings = "max_slot_wal_keep_size = 1MB\nmax_wal_size = 32MB\nmin_wal_size = 32MB\nwal_keep_size = 0";
+    let server = Postgres::builder().settings(settings).start().await;
+    let db = Db::on(&server, T).await;
+    let resume = recorded(&db).await;
+    eventually("the slot to be lost", std::time::Duration::from_secs(60), async || {
+        db.sql(
+            "INSERT INTO t SELECT i FROM generate_series(10, 1000) i; TRUNCATE t; SELECT pg_switch_wal(); CHECKPOINT",
+        )
+        .await;
+        match db.value("SELECT wal_status FROM pg_replication_slots").await.as_str() {
+            "lost" => Ok(()),
+            status => Err(status.to_owned()),
+        }
+    })
+    .await;
+    let error = refused(&db.source(json!({})), resume).await;
+    assert_gap(&error, &db);
+    assert!(error.message.contains("max_slot_wal_keep_size") || error.message.contains("wal_removed"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_of_another_plugin_or_database_is_not_ours() {
+    let db = Db::new(T).await;
+    db.sql("SELECT pg_create_logical_replication_slot('plugin_' || current_database(), 'test_decoding')").await;
+    let error = refused(&db.source(json!({ "slot": format!("plugin_{}", db.name) })), Resume::default()).await;
+    assert_eq!((error.kind, error.action), (ErrorKind::Setup, Action::Operator), "{error}");
+    let other = Db::new(T).await;
+    let tap = other.tap(json!({})).await;
+    tap.close().await;
+    let error = refused(&db.source(json!({ "slot": format!("towpath_{}", other.name) })), Resume::default()).await;
+    assert!(error.message.contains("it belongs to the database"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_in_use_names_the_process_and_is_retried() {
+    let db = Db::new(T).await;
+    let tap = db.tap(json!({})).await;
+    let error =
+        refused(&db.source(json!({})), Resume { identity: tap.resume.identity.clone(), ..Resume::default() }).await;
+    assert_eq!(error.action, Action::Retry, "{error}");
+    let pid =
+        db.value(&format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = 'towpath_{}'", db.name)).await;
+    assert!(error.message.contains(&pid), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_run_that_was_cut_before_anything_was_recorded_goes_on() {
+    let db = Db::new(T).await;
+    let tap = db.tap(json!({})).await;
+    drop(tap);
+    db.sql("INSERT INTO t VALUES (1)").await;
+    let mut tap = db.tap(json!({})).await;
+    assert_eq!(tap.drain(&db).await, ["insert t [1]"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_right_to_create_the_sql_is_given_and_works() {
+    let db = Db::new(T).await;
+    let by_hand = || db.source(json!({ "create": false }));
+    for expected in ["CREATE PUBLICATION", "pg_create_logical_replication_slot"] {
+        let error = refused(&by_hand(), Resume::default()).await;
+        assert_eq!((error.kind, error.action), (ErrorKind::Setup, Action::Operator), "{error}");
+        let help = error.help.unwrap();
+        assert!(help.contains(expected), "{help}");
+        db.sql(help.split_once(": ").unwrap().1).await;
+    }
+    let mut tap = Tap::open(by_hand(), Resume::default()).await;
+    db.sql("INSERT INTO t VALUES (1)").await;
+    assert_eq!(tap.drain(&db).await, ["insert t [1]"]);
+    let resume = tap.close().await;
+
+    db.sql("CREATE TABLE \"New\" (id int PRIMARY KEY)").await;
+    let error = refused(&by_hand(), resume.clone()).await;
+    assert_eq!(error.kind, ErrorKind::Setup, "{error}");
+    db.sql(error.help.unwrap().split_once(": ").unwrap().1).await;
+    db.sql(&format!("ALTER PUBLICATION towpath_{} SET (publish = 'insert')", db.name)).await;
+    let error = refused(&by_hand(), resume.clone()).await;
+    assert!(error.message.contains("update, delete"), "{error}");
+    db.sql(error.help.unwrap().split_once(": ").unwrap().1).await;
+    let mut tap = Tap::open(by_hand(), resume).await;
+    db.sql("INSERT INTO \"New\" VALUES (1)").await;
+    assert_eq!(tap.drain(&db).await, ["insert New [1]"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odd_names_are_quoted_everywhere() {
+    let db = Db::new("CREATE SCHEMA \"Odd \"\"s'\"; CREATE TABLE \"Odd \"\"s'\".\"t.'\"\"\" (\"i d\" int PRIMARY KEY)")
+        .await;
+    let mut tap = db.tap(json!({ "publication": "Pub \"of' all" })).await;
+    db.sql("INSERT INTO \"Odd \"\"s'\".\"t.'\"\"\" VALUES (1)").await;
+    assert_eq!(tap.drain(&db).await, ["insert t.'\" [1]"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publication_dropped_in_mid_stream_stops_the_source() {
+    let db = Db::new(T).await;
+    let mut tap = db.tap(json!({})).await;
+    tap.drain(&db).await;
+    db.sql(&format!("DROP PUBLICATION towpath_{}; INSERT INTO t VALUES (1)", db.name)).await;
+    let error = failure(&mut tap).await;
+    assert_gap(&error, &db);
+    assert!(error.message.contains(&format!("the publication towpath_{} did not exist", db.name)), "{error}");
+    // Made again, it is still missing for what was written meanwhile.
+    let mut tap = tap.reopen().await;
+    assert_gap(&failure(&mut tap).await, &db);
+}
