@@ -1,0 +1,60 @@
+//! `towpath check`
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::{Call, Failure, table};
+use crate::config::checked::{Checked, CheckedRoute};
+use crate::config::model::SourceConfig;
+use crate::config::problem::ProblemRecord;
+
+pub(super) fn check(call: &Call<'_>) -> Result<(), Failure> {
+    let file = call.config_file();
+    match crate::config::load(&file, call.environment) {
+        Ok(config) => {
+            let warnings: Vec<ProblemRecord> =
+                config.warnings.iter().map(|found| ProblemRecord::new(&file, found)).collect();
+            call.print(
+                || json!({ "valid": true, "problems": [], "warnings": warnings }),
+                || page(&file, &config, &warnings),
+            );
+            Ok(())
+        }
+        Err(error) if call.global.json => {
+            super::say(&format!("{:#}", json!({ "valid": false, "problems": error.records(), "warnings": [] })));
+            // The exit code is that of a wrong config, and everything is said.
+            Err(Failure::ConfigSaid)
+        }
+        Err(error) => Err(Failure::Config(error)),
+    }
+}
+
+/// What the file means, defaults filled in: the reader sees whether it is what was meant.
+fn page(file: &Path, config: &Checked, warnings: &[ProblemRecord]) -> String {
+    let mut page = format!("{} is valid.\n\n", file.display());
+    let mut rows: Vec<[String; 3]> = Vec::new();
+    for source in &config.sources {
+        let SourceConfig::Postgres(postgres) = &source.config;
+        rows.push(["source".into(), source.name.clone(), format!("postgres, tables {}", postgres.tables.join(", "))]);
+    }
+    for route in &config.routes {
+        rows.push(["route".into(), route.name.clone(), route_line(route)]);
+    }
+    let outbox = &config.outbox;
+    let room = format!("at most {}, settled events kept for {}", outbox.max_size, outbox.retain);
+    rows.push(["outbox".into(), outbox.sqlite.display().to_string(), room]);
+    let token = if config.admin.token.is_some() { "with a token" } else { "loopback only" };
+    rows.push(["admin".into(), config.admin.listen.to_string(), token.into()]);
+    page.push_str(&table::aligned(&rows, 2));
+    for warning in warnings {
+        let _ = write!(page, "\nwarning: {warning}\n");
+    }
+    page.push_str("\nNo connection was made; `towpath doctor` looks at the live systems.");
+    page
+}
+
+fn route_line(route: &CheckedRoute) -> String {
+    format!("{} to exchange {}, routing key {}", route.from, route.exchange, route.routing_key)
+}

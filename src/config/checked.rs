@@ -1,0 +1,41 @@
+//! The config after every check: what the engine runs on. Nothing here can be wrong in a way that a file can show.
+
+use super::model::{AdminConfig, AfterParked, OutboxConfig, RabbitmqConfig, SourceConfig, Unroutable};
+use super::problem::Placed;
+use crate::route::matching::RouteFrom;
+
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// By name, in the order of the names. At least one.
+    pub sources: Vec<CheckedSource>,
+    /// In the order of the file; one per source where the file has none. At least one.
+    pub routes: Vec<CheckedRoute>,
+    /// In a folder that exists and can be written to.
+    pub outbox: OutboxConfig,
+    /// All addresses are in `urls`, at least one.
+    pub broker: RabbitmqConfig,
+    pub admin: AdminConfig,
+    /// What works and is probably not meant.
+    pub warnings: Vec<Placed>,
+}
+
+#[derive(Clone, Debug)]
+pub struct CheckedSource {
+    /// 1 to 40 of `a-z`, `0-9`, `_`, `-`.
+    pub name: String,
+    pub config: SourceConfig,
+}
+
+#[derive(Clone, Debug)]
+pub struct CheckedRoute {
+    /// Unique.
+    pub name: String,
+    /// Its source is one of the config's.
+    pub from: RouteFrom,
+    /// Templates over `source`, `schema`, `table` and `op`. They compile, use no other name, and render for every op.
+    pub event_type: String,
+    pub exchange: String,
+    pub routing_key: String,
+    pub unroutable: Unroutable,
+    pub after_parked: AfterParked,
+}

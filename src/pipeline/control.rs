@@ -1,0 +1,282 @@
+//! Answers people: status, pause and resume, snapshots, parked events.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use towpath_contract::{Error, ErrorKind, SnapshotRequest, StateEntry};
+
+use super::board::SourceBoard;
+use super::source::Command as SourceCommand;
+use super::status::{Parts, Reporter};
+use crate::admin::command::{Command, Outcome, Refusal, RefusalKind};
+use crate::admin::parked::{Body, PAGE_EVENTS_MAX, ParkedEvent, ParkedHead, ParkedPage, ParkedQuery, ParkedSelection};
+use crate::admin::{self, Status};
+use crate::config::Checked;
+use crate::event::{EventBatch, RouteId, Seq};
+use crate::outbox::{self, Outbox, OutboxError, Record};
+use crate::relay::RelayStatus;
+
+/// A source's end of the wire.
+pub(super) struct SourceControl {
+    pub(super) name: Arc<str>,
+    pub(super) board: Arc<SourceBoard>,
+    pub(super) commands: mpsc::Sender<SourceCommand>,
+}
+
+pub(super) struct Control {
+    started: Instant,
+    outbox_path: String,
+    outbox_max_bytes: u64,
+    outbox: Outbox,
+    /// `None` when no process runs.
+    relay: Option<watch::Receiver<RelayStatus>>,
+    sources: Vec<SourceControl>,
+    reporter: Reporter,
+}
+
+/// Answers from the outbox alone, while no process runs on it.
+pub(super) async fn stopped(config: &Checked) -> Result<admin::Handle, Error> {
+    if !config.outbox.sqlite.exists() {
+        let message = format!("there is no outbox at {}", config.outbox.sqlite.display());
+        return Err(Error::operator(ErrorKind::Setup, "opening the outbox", message));
+    }
+    let (news, _) = mpsc::unbounded_channel();
+    let (outbox, _) = super::open_outbox(config, news)?;
+    let (handle, commands) = admin::channel();
+    // The sender stays with the task: never stopping but with the process.
+    let (stop, stopping) = watch::channel(false);
+    let control = Control::new(config, outbox, None, Vec::new());
+    tokio::spawn(async move {
+        control.run(commands, stopping).await;
+        drop(stop);
+    });
+    Ok(handle)
+}
+
+impl Control {
+    pub(super) fn new(
+        config: &Checked,
+        outbox: Outbox,
+        relay: impl Into<Option<watch::Receiver<RelayStatus>>>,
+        sources: Vec<SourceControl>,
+    ) -> Control {
+        Control {
+            started: Instant::now(),
+            outbox_path: config.outbox.sqlite.display().to_string(),
+            outbox_max_bytes: config.outbox.max_size.0,
+            outbox,
+            relay: relay.into(),
+            sources,
+            reporter: Reporter::default(),
+        }
+    }
+
+    /// Until nobody can ask any more.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, stopping: watch::Receiver<bool>) {
+        while let Some(command) = commands.recv().await {
+            let stopping = *stopping.borrow();
+            // An asker that gave up has dropped its end.
+            match command {
+                Command::Status(reply) => drop(reply.send(self.status(stopping))),
+                Command::PauseSource { source, reply } => {
+                    drop(reply.send(self.tell(&source, SourceCommand::Pause, "paused").await))
+                }
+                Command::ResumeSource { source, reply } => {
+                    drop(reply.send(self.tell(&source, SourceCommand::Resume, "resumed").await))
+                }
+                Command::PauseRoute { reply, .. } | Command::ResumeRoute { reply, .. } => {
+                    let refusal =
+                        Refusal::new(RefusalKind::Invalid, "a route cannot be paused").help("pause its source");
+                    drop(reply.send(Err(refusal)));
+                }
+                Command::Snapshot { source, tables, after_gap, reply } => {
+                    drop(reply.send(self.snapshot(&source, tables, after_gap).await));
+                }
+                Command::ParkedList { query, reply } => drop(reply.send(self.parked_list(query).await)),
+                Command::ParkedShow { seq, reply } => drop(reply.send(self.parked_show(seq).await)),
+                Command::ParkedRetry { selection, reply } => {
+                    drop(reply.send(self.parked_settle(selection, true).await))
+                }
+                Command::ParkedDiscard { selection, reply } => {
+                    drop(reply.send(self.parked_settle(selection, false).await))
+                }
+            }
+        }
+    }
+
+    fn status(&mut self, stopping: bool) -> Status {
+        let relay = self.relay.as_ref().map(|relay| relay.borrow().clone());
+        self.reporter.status(Parts {
+            uptime: self.started.elapsed(),
+            stopping,
+            sources: &self.sources,
+            outbox_path: self.outbox_path.clone(),
+            outbox_max_bytes: self.outbox_max_bytes,
+            outbox_state: self.outbox.state(),
+            outbox: self.outbox.stats(),
+            relay: relay.as_ref(),
+        })
+    }
+
+    fn source(&self, name: &str) -> Result<&SourceControl, Refusal> {
+        self.sources.iter().find(|source| &*source.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.sources.iter().map(|source| &*source.name).collect();
+            Refusal::new(RefusalKind::NotFound, format!("there is no source {name:?}"))
+                .help(format!("there are: {}", names.join(", ")))
+        })
+    }
+
+    async fn tell(&self, name: &str, command: SourceCommand, done: &str) -> Outcome {
+        let source = self.source(name)?;
+        let sent = source.commands.send(command).await;
+        sent.map_err(|_| Refusal::new(RefusalKind::Conflict, "the process is stopping"))?;
+        Ok(format!("{name} {done}"))
+    }
+
+    async fn snapshot(&self, name: &str, tables: Vec<String>, after_gap: bool) -> Outcome {
+        let source = self.source(name)?;
+        if after_gap {
+            return self.accept_gap(source).await;
+        }
+        let (answer, outcome) = oneshot::channel();
+        let count = tables.len();
+        self.tell(name, SourceCommand::Snapshot { request: SnapshotRequest { tables }, answer }, "").await?;
+        match outcome.await {
+            Ok(Ok(())) if count == 0 => Ok(format!("reading all tables of {name} again; see `towpath status`")),
+            Ok(Ok(())) => Ok(format!("reading {count} tables of {name} again; see `towpath status`")),
+            Ok(Err(why)) => Err(Refusal::new(RefusalKind::Conflict, why)),
+            Err(_) => Err(Refusal::new(RefusalKind::Conflict, "the process is stopping")),
+        }
+    }
+
+    /// Makes the decision durable, then starts the source again: it begins anew from now and reads everything.
+    async fn accept_gap(&self, source: &SourceControl) -> Outcome {
+        let stopped_by_gap = source.board.read(|view| view.is_gap());
+        if !stopped_by_gap {
+            let refusal = Refusal::new(RefusalKind::Conflict, format!("{} is not stopped by a gap", source.name));
+            return Err(refusal.help("leave out --after-gap to read tables again while changes go on"));
+        }
+        let failed = |error: OutboxError| Refusal::new(RefusalKind::Failed, error.to_string());
+        let resume = self.outbox.resume(&source.name).await.map_err(failed)?;
+        let record = Record {
+            source: source.name.clone(),
+            identity: resume.identity.unwrap_or_default().into(),
+            events: EventBatch::new(),
+            position: None,
+            state: vec![StateEntry { key: towpath_contract::AFTER_GAP.into(), value: Some(Vec::new()) }],
+        };
+        let permit = self.outbox.reserve(0).await.map_err(failed)?;
+        self.outbox.record(permit, record).await.map_err(failed)?;
+        self.tell(&source.name, SourceCommand::Resume, "starts anew from now, and reads all its tables").await
+    }
+
+    fn route_id(&self, name: &str) -> Result<RouteId, Refusal> {
+        let stats = self.outbox.stats();
+        let found = stats.routes.iter().find(|route| &*route.name == name).map(|route| route.id);
+        found.ok_or_else(|| Refusal::new(RefusalKind::NotFound, format!("there is no route {name:?}")))
+    }
+
+    async fn parked_list(&self, query: ParkedQuery) -> Result<ParkedPage, Refusal> {
+        let route = query.route.as_deref().map(|name| self.route_id(name)).transpose()?;
+        let stats = self.outbox.stats();
+        let selected = stats.routes.iter().filter(|stats| route.is_none_or(|route| route == stats.id));
+        let total = selected.map(|route| route.parked_events).sum();
+        let events = self.parked(route, query.after, query.limit).await?;
+        Ok(ParkedPage { events: events.iter().map(|event| head(event, &stats)).collect(), total })
+    }
+
+    async fn parked(
+        &self,
+        route: Option<RouteId>,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<outbox::ParkedEvent>, Refusal> {
+        let limit = limit.clamp(1, PAGE_EVENTS_MAX) as u32;
+        let events = self.outbox.parked(route, after, limit).await;
+        events.map_err(|error| Refusal::new(RefusalKind::Failed, error.to_string()))
+    }
+
+    async fn parked_show(&self, seq: Seq) -> Result<ParkedEvent, Refusal> {
+        let event = self.outbox.parked_event(seq).await;
+        let event = event.map_err(|error| Refusal::new(RefusalKind::Failed, error.to_string()))?;
+        let event = event.ok_or_else(|| {
+            Refusal::new(RefusalKind::NotFound, format!("no event {seq} is parked"))
+                .help("list them with `towpath parked list`")
+        })?;
+        Ok(ParkedEvent {
+            head: head(&event, &self.outbox.stats()),
+            properties: Vec::new(),
+            body: Body::shown(event.body.as_deref().unwrap_or_default()),
+        })
+    }
+
+    async fn parked_settle(&self, selection: ParkedSelection, retry: bool) -> Outcome {
+        if !selection.is_clear() {
+            return Err(Refusal::new(RefusalKind::Invalid, "name events, or a route, or all: one of the three"));
+        }
+        let seqs = match (&selection.route, selection.all) {
+            (Some(route), _) => self.all_parked(Some(self.route_id(route)?)).await?,
+            (None, true) => self.all_parked(None).await?,
+            (None, false) => selection.seqs,
+        };
+        let (mut released, mut discarded) = (0, 0);
+        for seq in seqs {
+            let moved = if retry { self.outbox.retry(seq).await } else { self.outbox.discard(seq).await };
+            match moved {
+                Ok(moved) => {
+                    released += moved.released;
+                    discarded += moved.discarded;
+                }
+                // It went with one before it: those that only waited go out together.
+                Err(OutboxError::NotParked(_)) if released + discarded > 0 => {}
+                Err(error) => {
+                    let kind = if matches!(error, OutboxError::NotParked(_)) {
+                        RefusalKind::NotFound
+                    } else {
+                        RefusalKind::Conflict
+                    };
+                    let mut refusal = Refusal::new(kind, error.to_string());
+                    refusal.help = error.help();
+                    return Err(refusal);
+                }
+            }
+        }
+        Ok(match (released, discarded) {
+            (released, 0) => format!("{released} events are on their way again"),
+            (0, discarded) => format!("{discarded} events discarded"),
+            (released, discarded) => {
+                format!("{discarded} events discarded, {released} that waited behind them are on their way")
+            }
+        })
+    }
+
+    async fn all_parked(&self, route: Option<RouteId>) -> Result<Vec<Seq>, Refusal> {
+        let mut seqs: Vec<Seq> = Vec::new();
+        loop {
+            let page = self.parked(route, seqs.last().copied().unwrap_or(0), PAGE_EVENTS_MAX).await?;
+            let last = page.len() < PAGE_EVENTS_MAX;
+            // Those that only wait go with the one that they wait for.
+            seqs.extend(page.iter().map(|event| event.seq));
+            if last {
+                return Ok(seqs);
+            }
+        }
+    }
+}
+
+fn head(event: &outbox::ParkedEvent, stats: &outbox::Stats) -> ParkedHead {
+    let route = stats.routes.iter().find(|route| route.id == event.route);
+    let waiting = event.waiting_for.map(|seq| format!("waits behind event {seq} of its key"));
+    ParkedHead {
+        seq: event.seq,
+        route: route.map_or_else(String::new, |route| route.name.to_string()),
+        id: event.id.clone(),
+        key: event.key.clone(),
+        exchange: event.exchange.clone(),
+        routing_key: event.routing_key.clone(),
+        reason: event.reason.clone().or(waiting).unwrap_or_default(),
+        parked_at_ms: event.parked_ms,
+        body_bytes: event.body_bytes,
+    }
+}

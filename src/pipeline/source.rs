@@ -1,0 +1,299 @@
+//! One source's task: capture → route → record, and the source is told what it may forget.
+//!
+//! The only place that calls a [`Capture`]. Connectors report errors and never retry; here is where a source is tried again,
+//! stopped, paused and resumed. A source that fails never stops another.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use towpath_contract::{
+    Action, BATCH_BYTES, Batch, Capture, Error, KEEP_ALIVE_SECONDS_MAX, Position, SnapshotRequest, Source,
+};
+use tracing::{error, info, warn};
+
+use super::board::{SourceBoard, SourceState};
+use crate::event::EventBatch;
+use crate::failpoint::failpoint;
+use crate::outbox::{Outbox, OutboxError, Record, Recording};
+use crate::retry::{Pauses, pauses};
+use crate::route::Router;
+
+/// What a person asks of a running source.
+#[derive(Debug)]
+pub(super) enum Command {
+    Pause,
+    Resume,
+    Snapshot { request: SnapshotRequest, answer: oneshot::Sender<Result<(), String>> },
+}
+
+/// The first and the longest pause before a source is tried again.
+const PAUSE_FIRST: Duration = Duration::from_millis(250);
+const PAUSE_LONGEST: Duration = Duration::from_secs(15);
+
+/// A session that lasted this long was a success: the pauses start again from the first.
+const SESSION_GOOD: Duration = Duration::from_secs(30);
+
+pub(super) struct SourceTask {
+    pub(super) name: Arc<str>,
+    pub(super) source: Box<dyn Source>,
+    pub(super) router: Router,
+    pub(super) outbox: Outbox,
+    pub(super) board: Arc<SourceBoard>,
+    pub(super) commands: mpsc::Receiver<Command>,
+    /// True once the process is to stop.
+    pub(super) stopping: watch::Receiver<bool>,
+}
+
+/// Why a session with the source ended.
+enum Ended {
+    Stopping,
+    Paused,
+    Failed(Error),
+    /// Nothing can be recorded any more: the process ends, and the outbox's state says why.
+    OutboxFailed,
+}
+
+impl From<Error> for Ended {
+    fn from(error: Error) -> Ended {
+        Ended::Failed(error)
+    }
+}
+
+impl From<OutboxError> for Ended {
+    fn from(_: OutboxError) -> Ended {
+        Ended::OutboxFailed
+    }
+}
+
+impl SourceTask {
+    /// Until the process stops. Never returns an error: what goes wrong is on the board and in the log.
+    pub(super) async fn run(mut self) {
+        let mut pauses = pauses(PAUSE_FIRST, PAUSE_LONGEST);
+        loop {
+            let started = tokio::time::Instant::now();
+            let ended = self.session().await;
+            if started.elapsed() > SESSION_GOOD {
+                pauses.reset();
+            }
+            let go_on = match ended {
+                Ended::Stopping | Ended::OutboxFailed => false,
+                Ended::Paused => {
+                    self.board.set_state(SourceState::Paused);
+                    info!(source = %self.name, "paused");
+                    self.wait_for_resume().await
+                }
+                Ended::Failed(error) if error.action == Action::Retry => self.wait_to_retry(error, &mut pauses).await,
+                Ended::Failed(error) => {
+                    error!(source = %self.name, kind = ?error.kind, "stopped: {error}");
+                    self.board.set_state(SourceState::Stopped { error });
+                    self.wait_for_resume().await
+                }
+            };
+            if !go_on {
+                self.board.set_state(SourceState::Ended);
+                return;
+            }
+        }
+    }
+
+    /// False when the process is to stop.
+    async fn wait_to_retry(&mut self, error: Error, pauses: &mut Pauses) -> bool {
+        let pause = pauses.next_pause();
+        warn!(source = %self.name, kind = ?error.kind, retry_in_ms = pause.as_millis() as u64, "{error}");
+        self.board.set_state(SourceState::Retrying { error, pause });
+        let mut pausing = std::pin::pin!(sleep(pause));
+        loop {
+            tokio::select! {
+                () = stop(&mut self.stopping) => return false,
+                command = self.commands.recv() => match command {
+                    Some(Command::Pause) => {
+                        self.board.set_state(SourceState::Paused);
+                        return self.wait_for_resume().await;
+                    }
+                    Some(Command::Resume) => return true,
+                    Some(Command::Snapshot { answer, .. }) => refuse_snapshot(answer, "the source is not connected; try again when it is"),
+                    None => return false,
+                },
+                () = &mut pausing => return true,
+            }
+        }
+    }
+
+    async fn wait_for_resume(&mut self) -> bool {
+        loop {
+            tokio::select! {
+                () = stop(&mut self.stopping) => return false,
+                command = self.commands.recv() => match command {
+                    Some(Command::Resume) => return true,
+                    Some(Command::Pause) => {}
+                    Some(Command::Snapshot { answer, .. }) => refuse_snapshot(answer, "the source is stopped; resume it first"),
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    /// Opens the source where the outbox says that it stands, and captures until something ends it.
+    async fn session(&mut self) -> Ended {
+        self.board.set_state(SourceState::Starting);
+        match self.open().await {
+            Ok(mut session) => {
+                let ended = session.capture(self).await.err().unwrap_or(Ended::Stopping);
+                session.finish(self, ended).await
+            }
+            Err(ended) => ended,
+        }
+    }
+
+    async fn open(&mut self) -> Result<Session, Ended> {
+        let resume = self.outbox.resume(&self.name).await?;
+        let opening = self.source.open(resume);
+        let capture = tokio::select! {
+            capture = opening => capture?,
+            () = stop(&mut self.stopping) => return Err(Ended::Stopping),
+        };
+        let mut ticks = interval(Duration::from_secs(KEEP_ALIVE_SECONDS_MAX));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let identity: Arc<str> = capture.identity().into();
+        info!(source = %self.name, identity = %identity, position = %capture.progress().position_text, "capturing");
+        self.board.opened(&identity);
+        self.board.set_state(SourceState::Capturing);
+        Ok(Session { capture, identity, batch: Batch::new(), ticks, in_flight: VecDeque::new() })
+    }
+}
+
+/// Pends until the process is to stop. Cancel-safe.
+async fn stop(stopping: &mut watch::Receiver<bool>) {
+    // The sender lives as long as the process works: gone means stopping too.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+fn refuse_snapshot(answer: oneshot::Sender<Result<(), String>>, why: &str) {
+    // Nobody waits any more: then nobody misses the answer.
+    let _ = answer.send(Err(why.into()));
+}
+
+/// A commit that has not been reported yet, with the position that it makes durable.
+type Commit = (Option<Position>, Recording);
+
+/// An open capture, and what of it is on its way into the outbox.
+struct Session {
+    capture: Box<dyn Capture>,
+    identity: Arc<str>,
+    batch: Batch,
+    ticks: Interval,
+    /// In the order in which they were handed over, which is the order in which they are committed.
+    in_flight: VecDeque<Commit>,
+}
+
+impl Session {
+    async fn capture(&mut self, task: &mut SourceTask) -> Result<(), Ended> {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop(&mut task.stopping) => return Err(Ended::Stopping),
+                position = next_recorded(&mut self.in_flight) => self.recorded(position?),
+                command = task.commands.recv() => self.obey(command, task)?,
+                _ = self.ticks.tick() => task.board.tick(self.capture.progress(), self.in_flight.is_empty()),
+                captured = self.capture.next(&mut self.batch) => {
+                    captured?;
+                    self.hand_over(task).await?;
+                }
+            }
+        }
+    }
+
+    fn recorded(&mut self, position: Option<Position>) {
+        if let Some(position) = position {
+            self.capture.recorded(&position);
+        }
+    }
+
+    fn obey(&mut self, command: Option<Command>, task: &SourceTask) -> Result<(), Ended> {
+        match command {
+            Some(Command::Pause) => Err(Ended::Paused),
+            Some(Command::Resume) => Ok(()),
+            Some(Command::Snapshot { request, answer }) => {
+                info!(source = %task.name, tables = ?request.tables, "snapshot requested");
+                let outcome = self.capture.snapshot(request).map_err(|error| error.to_string());
+                let _ = answer.send(outcome); // as in `refuse_snapshot`
+                Ok(())
+            }
+            None => Err(Ended::Stopping),
+        }
+    }
+
+    /// Makes events of the batch and queues them for recording, as soon as the outbox has room. While it has none, the
+    /// source is kept alive and nothing is read: that is the back pressure.
+    async fn hand_over(&mut self, task: &mut SourceTask) -> Result<(), Ended> {
+        let mut events = EventBatch::new();
+        task.router.route(&self.identity, &self.batch, &mut events);
+        task.board.captured(&self.batch);
+        let room = task.outbox.reserve(events.bytes());
+        let mut room = std::pin::pin!(room);
+        let permit = loop {
+            tokio::select! {
+                biased;
+                permit = &mut room => break permit?,
+                () = stop(&mut task.stopping) => return Err(Ended::Stopping),
+                position = next_recorded(&mut self.in_flight) => {
+                    if let Some(position) = position? {
+                        self.capture.recorded(&position);
+                    }
+                }
+                _ = self.ticks.tick() => {
+                    task.board.set_state(SourceState::WaitingForOutbox);
+                    task.board.tick(self.capture.progress(), false);
+                    self.capture.keep_alive().await?;
+                }
+            }
+        };
+        task.board.set_state(SourceState::Capturing);
+        failpoint!("pipeline.before_record");
+        let record = Record {
+            source: task.name.clone(),
+            identity: self.identity.clone(),
+            events,
+            position: self.batch.position,
+            state: std::mem::take(&mut self.batch.state),
+        };
+        self.in_flight.push_back((self.batch.position, task.outbox.record(permit, record)));
+        self.batch.clear(BATCH_BYTES);
+        Ok(())
+    }
+
+    /// Waits for what is on its way into the outbox, tells the source about it, and lets go of it.
+    async fn finish(mut self, task: &SourceTask, ended: Ended) -> Ended {
+        if matches!(ended, Ended::OutboxFailed) {
+            return ended;
+        }
+        while !self.in_flight.is_empty() {
+            match next_recorded(&mut self.in_flight).await {
+                Ok(position) => self.recorded(position),
+                Err(_) => return Ended::OutboxFailed,
+            }
+        }
+        // After an error the contract wants the capture dropped.
+        if !matches!(ended, Ended::Failed(_))
+            && let Err(error) = self.capture.close().await
+        {
+            warn!(source = %task.name, "closing: {error}");
+        }
+        ended
+    }
+}
+
+/// The position of the oldest commit on its way, when it is durable. Pends while there is none. Cancel-safe.
+async fn next_recorded(in_flight: &mut VecDeque<Commit>) -> Result<Option<Position>, OutboxError> {
+    let Some((position, commit)) = in_flight.front_mut() else {
+        return pending().await;
+    };
+    let position = *position;
+    let outcome = commit.await;
+    in_flight.pop_front();
+    outcome.map(|_| position)
+}

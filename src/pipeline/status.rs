@@ -1,0 +1,184 @@
+//! How it all is, at one moment: the parts' own words, in the words of the admin API.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use towpath_contract::{ErrorKind, Progress};
+
+use super::board::{SourceState, View};
+use super::control::SourceControl;
+use crate::admin::rate::Rate;
+use crate::admin::status::{
+    self, BrokerState, BrokerStatus, OutboxState, OutboxStatus, RouteStatus, SourceStatus, Status, TableProgress,
+};
+use crate::outbox::{RouteStats, State, Stats};
+use crate::relay::{ConnectionState, RelayStatus, RouteState};
+
+/// Makes the status; remembers what rates need.
+#[derive(Default)]
+pub(super) struct Reporter {
+    rates: HashMap<String, Rate>,
+}
+
+/// What a status is made of.
+pub(super) struct Parts<'a> {
+    pub(super) uptime: Duration,
+    pub(super) stopping: bool,
+    pub(super) sources: &'a [SourceControl],
+    pub(super) outbox_path: String,
+    pub(super) outbox_max_bytes: u64,
+    pub(super) outbox_state: State,
+    pub(super) outbox: Stats,
+    /// `None` when no process runs.
+    pub(super) relay: Option<&'a RelayStatus>,
+}
+
+impl Reporter {
+    pub(super) fn status(&mut self, parts: Parts<'_>) -> Status {
+        let now = Instant::now();
+        let sources = parts.sources.iter().map(|source| source.board.read(|view| self.source(now, &source.name, view)));
+        let sources = sources.collect();
+        let routes = parts.outbox.routes.iter().filter_map(|route| self.route(now, route, parts.relay)).collect();
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            running: parts.relay.is_some(),
+            stopping: parts.stopping,
+            uptime_seconds: parts.uptime.as_secs(),
+            sources,
+            outbox: outbox(&parts),
+            broker: broker(parts.relay),
+            routes,
+        }
+    }
+
+    fn source(&mut self, now: Instant, name: &str, view: &View) -> SourceStatus {
+        let Progress { behind_bytes, position_text, spooled_bytes, snapshot } = &view.progress;
+        SourceStatus {
+            name: name.into(),
+            state: source_state(view),
+            identity: view.identity.clone(),
+            position: (!position_text.is_empty()).then(|| position_text.clone()),
+            lag_bytes: *behind_bytes,
+            lag_seconds: view.lag().map(|lag| lag.as_secs_f64()),
+            changes_total: view.changes,
+            rate: self.rate(now, "source", name, view.changes),
+            spooled_bytes: *spooled_bytes,
+            snapshot: snapshot
+                .iter()
+                .map(|table| TableProgress::new(table.table.clone(), table.rows_done, table.rows_total, table.seconds))
+                .collect(),
+        }
+    }
+
+    /// `None` for a route that is no longer configured and has nothing left.
+    fn route(&mut self, now: Instant, stored: &RouteStats, relay: Option<&RelayStatus>) -> Option<RouteStatus> {
+        let live = relay.and_then(|relay| relay.routes.iter().find(|route| route.route == stored.id));
+        if live.is_none() && relay.is_some() && stored.parked_events == 0 {
+            return None;
+        }
+        let confirmed = live.map_or(0, |route| route.confirmed);
+        let (state, detail) = match live {
+            Some(route) => route_state(&route.state),
+            None => (status::RouteState::NotRunning, None),
+        };
+        Some(RouteStatus {
+            name: stored.name.to_string(),
+            state,
+            unsettled: stored.unsettled.events,
+            published_total: confirmed,
+            rate: self.rate(now, "route", &stored.name, confirmed),
+            parked: stored.parked_events,
+            detail,
+        })
+    }
+
+    fn rate(&mut self, now: Instant, kind: &str, name: &str, total: u64) -> f64 {
+        self.rates.entry(format!("{kind} {name}")).or_default().per_second(now, total)
+    }
+}
+
+fn source_state(view: &View) -> status::SourceState {
+    match &view.state {
+        SourceState::Starting => status::SourceState::Starting,
+        SourceState::Capturing if view.progress.snapshot.is_empty() => status::SourceState::Streaming,
+        SourceState::Capturing => status::SourceState::Snapshotting,
+        SourceState::Paused => status::SourceState::Paused,
+        SourceState::WaitingForOutbox => status::SourceState::WaitingForOutbox,
+        SourceState::Retrying { error, pause } => status::SourceState::Retrying {
+            error: format!("{}: {}", error.operation, error.message),
+            next_in_seconds: pause
+                .saturating_sub(view.since.map_or(Duration::ZERO, |since| since.elapsed()))
+                .as_secs_f64(),
+        },
+        SourceState::Stopped { error } => {
+            let (text, help) = (format!("{}: {}", error.operation, error.message), error.help.clone());
+            match error.kind {
+                ErrorKind::Gap => status::SourceState::Gap { error: text, help },
+                _ => status::SourceState::Stopped { error: text, help },
+            }
+        }
+        SourceState::Ended => status::SourceState::NotRunning,
+    }
+}
+
+fn outbox(parts: &Parts<'_>) -> OutboxStatus {
+    let stats = &parts.outbox;
+    let since = stats.routes.iter().filter_map(|route| route.unsettled_since_ms).min();
+    let age = since.map_or(Duration::ZERO, |ms| {
+        let since = SystemTime::UNIX_EPOCH + Duration::from_millis(ms.max(0) as u64);
+        since.elapsed().unwrap_or_default()
+    });
+    OutboxStatus {
+        path: parts.outbox_path.clone(),
+        state: match &parts.outbox_state {
+            State::Ok => OutboxState::Open,
+            State::Full { .. } | State::TooOld { .. } => OutboxState::Full,
+            State::Failed(error) => OutboxState::Failed { error: error.to_string(), help: error.help() },
+            other => OutboxState::Failed { error: other.to_string(), help: None },
+        },
+        unsettled_events: stats.routes.iter().map(|route| route.unsettled.events).sum(),
+        unsettled_bytes: stats.routes.iter().map(|route| route.unsettled.bytes).sum(),
+        oldest_age_seconds: age.as_secs_f64(),
+        file_bytes: stats.file_bytes,
+        max_bytes: parts.outbox_max_bytes,
+        parked: stats.routes.iter().map(|route| route.parked_events).sum(),
+    }
+}
+
+fn broker(relay: Option<&RelayStatus>) -> BrokerStatus {
+    let since = |since: &SystemTime| since.elapsed().unwrap_or_default().as_secs_f64();
+    match relay.map(|relay| &relay.connection) {
+        None | Some(ConnectionState::Stopped) => BrokerStatus { host: None, state: BrokerState::NotConnected },
+        Some(ConnectionState::Connecting { host, reason, .. }) => BrokerStatus {
+            host: Some(host.clone()),
+            state: BrokerState::Connecting { reason: reason.clone().unwrap_or_else(|| "connecting".into()) },
+        },
+        Some(ConnectionState::Up { host, .. }) => BrokerStatus { host: Some(host.clone()), state: BrokerState::Up },
+        Some(ConnectionState::Blocked { host, reason, since: at }) => BrokerStatus {
+            host: Some(host.clone()),
+            state: BrokerState::Blocked { reason: reason.clone(), since_seconds: since(at) },
+        },
+    }
+}
+
+fn route_state(state: &RouteState) -> (status::RouteState, Option<String>) {
+    let detail = match state {
+        RouteState::Idle | RouteState::Publishing | RouteState::Behind => return (status::RouteState::Running, None),
+        RouteState::Unroutable { exchange, routing_key, .. } => {
+            format!(
+                "no queue is bound to exchange {exchange:?} for routing key {routing_key:?}; bind one, and it goes on by itself"
+            )
+        }
+        RouteState::Nacked { .. } => "the broker refuses its events (nack), as a full queue does".into(),
+        RouteState::Unconfirmed { .. } => "the broker did not confirm in time".into(),
+        RouteState::ChannelClosed { code, reason, .. } => format!("the broker closed its channel: {code} {reason}"),
+        RouteState::StoreFailed { reason, .. } => format!("the outbox failed: {reason}"),
+        RouteState::TooManyParked { .. } => {
+            return (
+                status::RouteState::Stopped,
+                Some("more keys wait behind parked events than fit in memory; see `towpath parked`".into()),
+            );
+        }
+    };
+    (status::RouteState::Waiting, Some(detail))
+}

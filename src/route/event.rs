@@ -1,0 +1,253 @@
+//! One change as one event: CloudEvents 1.0 in AMQP binary mode, the row as JSON.
+//!
+//! The form is documented for consumers in `docs/events.md`; golden files hold its bytes.
+
+use std::io::Write as _;
+
+use towpath_contract::{Change, KeyKind, Op, Position, Row, Value};
+
+use super::json::{write_base64, write_string};
+use super::plan::{ColumnPlan, RoutePlan, TablePlan};
+use super::properties::{Properties, write_header};
+use crate::event::EventBatch;
+
+const CONTENT_TYPE: &str = "application/json";
+
+/// Buffers that are filled again for every event, and what stays the same within a batch or a transaction.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// `<source>-<identity>-`
+    id_prefix: String,
+    /// CloudEvents `source`: a URI reference.
+    cloud_source: String,
+    transaction: Option<usize>,
+    /// Commit time as RFC 3339.
+    time: String,
+    timestamp_s: u64,
+    /// The body's members about the transaction, and its closing brace.
+    body_end: Vec<u8>,
+    id: String,
+    sequence: String,
+    /// The key as a JSON object; empty for a table without one.
+    key: Vec<u8>,
+}
+
+impl Scratch {
+    pub(super) fn begin_batch(&mut self, source: &str, identity: &str) {
+        self.id_prefix = format!("{source}-{identity}-");
+        self.cloud_source = format!("towpath:{source}");
+        self.transaction = None;
+    }
+
+    pub(super) fn write(&mut self, change: &Change<'_>, plan: &TablePlan, route: &RoutePlan, events: &mut EventBatch) {
+        if self.transaction != Some(change.transaction_index()) {
+            self.begin_transaction(change);
+        }
+        write_hex(&change.position(), &mut self.sequence);
+        self.id.clear();
+        self.id.extend([self.id_prefix.as_str(), &self.sequence, &route.id_suffix]);
+
+        // The first column whose value JSON cannot carry.
+        let mut unfit: Option<&str> = None;
+        self.key.clear();
+        if change.table().key == KeyKind::Columns
+            && let Some(row) = change.keyed_row()
+        {
+            write_key(row, change.before(), plan, &mut self.key, &mut unfit);
+        }
+
+        let op = route.op(change.op());
+        let mut event = events.start(route.route);
+        event.buffer().extend_from_slice(self.id.as_bytes());
+        event.end_field();
+        event.buffer().extend_from_slice(&self.key);
+        event.end_field();
+        event.buffer().extend_from_slice(op.exchange.as_bytes());
+        event.end_field();
+        event.buffer().extend_from_slice(op.routing_key.as_bytes());
+        event.end_field();
+        self.write_properties(&op.event_type, &plan.subject, event.buffer());
+        event.end_field();
+        let body = event.buffer();
+        body.extend_from_slice(&op.body_start);
+        self.write_rows(change, plan, body, &mut unfit);
+        body.extend_from_slice(&self.body_end);
+        event.end_field();
+
+        let parked = match (&op.refusal, unfit) {
+            (Some(refusal), _) => Some(refusal.clone()),
+            (None, Some(column)) => Some(format!(
+                "column {column:?} holds bytes that are not UTF-8, which JSON cannot carry; the body shows them as base64"
+            )),
+            (None, None) => None,
+        };
+        event.finish(key_hash(&plan.subject, &self.key), parked.map(String::into_boxed_str));
+    }
+
+    fn begin_transaction(&mut self, change: &Change<'_>) {
+        self.transaction = Some(change.transaction_index());
+        let transaction = change.transaction();
+        self.timestamp_s = u64::try_from(transaction.commit_time_us / 1_000_000).unwrap_or(0);
+        self.time = match jiff::Timestamp::from_microsecond(transaction.commit_time_us) {
+            Ok(time) => format!("{time:.6}"),
+            // Beyond the year 9999: a clock that is off must not stop the source.
+            Err(_) => format!("{:.6}", jiff::Timestamp::MAX),
+        };
+        self.body_end.clear();
+        if !transaction.id.is_empty() {
+            self.body_end.extend_from_slice(b",\"tx\":");
+            write_string(&transaction.id, &mut self.body_end);
+        }
+        write!(self.body_end, ",\"committed_at\":\"{}\"}}", self.time).expect("a Vec takes all");
+    }
+
+    fn write_properties(&self, event_type: &str, subject: &str, out: &mut Vec<u8>) {
+        let properties =
+            Properties { content_type: CONTENT_TYPE, timestamp: self.timestamp_s, message_id: &self.id, event_type };
+        properties.write(out, |out| {
+            write_header(out, "cloudEvents:specversion", b"1.0");
+            write_header(out, "cloudEvents:id", self.id.as_bytes());
+            write_header(out, "cloudEvents:source", self.cloud_source.as_bytes());
+            write_header(out, "cloudEvents:type", event_type.as_bytes());
+            write_header(out, "cloudEvents:time", self.time.as_bytes());
+            write_header(out, "cloudEvents:subject", subject.as_bytes());
+            if !self.key.is_empty() {
+                write_header(out, "cloudEvents:partitionkey", &self.key);
+            }
+            write_header(out, "cloudEvents:sequence", self.sequence.as_bytes());
+        });
+    }
+
+    fn write_rows<'p>(
+        &self,
+        change: &Change<'_>,
+        plan: &'p TablePlan,
+        body: &mut Vec<u8>,
+        unfit: &mut Option<&'p str>,
+    ) {
+        if !self.key.is_empty() {
+            body.extend_from_slice(b",\"key\":");
+            body.extend_from_slice(&self.key);
+        }
+        // An old row of which only the key is known says no more than the key does.
+        if let Some(row) = change.before().filter(|row| says_more_than_key(*row, plan)) {
+            write_row("before", row, plan, body, unfit);
+            write_unavailable("before_unavailable", row, plan, body);
+        }
+        if let Some(row) = change.after() {
+            write_row("after", row, plan, body, unfit);
+            write_unavailable("unavailable", row, plan, body);
+        }
+        if let Some(row) = change.linked() {
+            let label: &[u8] = if change.op() == Op::Delete { b",\"moved_to\":" } else { b",\"moved_from\":" };
+            body.extend_from_slice(label);
+            write_object(row, plan.columns.iter().map(|column| column.key), plan, body, unfit);
+        }
+    }
+}
+
+/// The key's columns, from the old row where the new one does not have them.
+fn write_key<'p>(
+    row: Row<'_>,
+    old: Option<Row<'_>>,
+    plan: &'p TablePlan,
+    out: &mut Vec<u8>,
+    unfit: &mut Option<&'p str>,
+) {
+    out.push(b'{');
+    for (index, column) in plan.columns.iter().enumerate().filter(|(_, column)| column.key) {
+        let value = match (row.value(index), old) {
+            (Value::Unavailable, Some(old)) => old.value(index),
+            (value, _) => value,
+        };
+        write_member(column, value, out, unfit);
+    }
+    out.push(b'}');
+}
+
+fn write_row<'p>(label: &str, row: Row<'_>, plan: &'p TablePlan, out: &mut Vec<u8>, unfit: &mut Option<&'p str>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(label.as_bytes());
+    out.extend_from_slice(b"\":");
+    write_object(row, plan.columns.iter().map(|_| true), plan, out, unfit);
+}
+
+fn write_object<'p>(
+    row: Row<'_>,
+    wanted: impl Iterator<Item = bool>,
+    plan: &'p TablePlan,
+    out: &mut Vec<u8>,
+    unfit: &mut Option<&'p str>,
+) {
+    out.push(b'{');
+    for ((column, value), wanted) in plan.columns.iter().zip(row.values()).zip(wanted) {
+        if wanted {
+            write_member(column, value, out, unfit);
+        }
+    }
+    out.push(b'}');
+}
+
+/// `"name":value`, with a comma before all but the first; nothing for an unavailable value.
+fn write_member<'p>(column: &'p ColumnPlan, value: Value<'_>, out: &mut Vec<u8>, unfit: &mut Option<&'p str>) {
+    if value == Value::Unavailable {
+        return;
+    }
+    if out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+    out.extend_from_slice(&column.label);
+    match value {
+        Value::Data(bytes) => {
+            if column.form.write(bytes, out).is_err() {
+                unfit.get_or_insert(&column.name);
+                out.extend_from_slice(b"{\"$base64\":");
+                write_base64(bytes, out);
+                out.push(b'}');
+            }
+        }
+        Value::Null | Value::Unavailable => out.extend_from_slice(b"null"),
+    }
+}
+
+fn write_unavailable(label: &str, row: Row<'_>, plan: &TablePlan, out: &mut Vec<u8>) {
+    let mut names = plan.columns.iter().zip(row.values()).filter(|(_, value)| *value == Value::Unavailable);
+    let Some((first, _)) = names.next() else { return };
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(label.as_bytes());
+    out.extend_from_slice(b"\":[");
+    write_string(&first.name, out);
+    for (column, _) in names {
+        out.push(b',');
+        write_string(&column.name, out);
+    }
+    out.push(b']');
+}
+
+fn says_more_than_key(row: Row<'_>, plan: &TablePlan) -> bool {
+    let known = |(column, value): (&ColumnPlan, Value<'_>)| !column.key && value != Value::Unavailable;
+    plan.columns.iter().all(|column| column.key) || plan.columns.iter().zip(row.values()).any(known)
+}
+
+/// FNV-1a, 64 bits, over table and key: the same on every machine and after every restart. A table without a key has one
+/// hash, so its events stay in order.
+fn key_hash(subject: &str, key: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for byte in subject.bytes().chain([0]).chain(key.iter().copied()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    hash
+}
+
+fn write_hex(position: &Position, out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    out.clear();
+    for byte in position.as_bytes() {
+        out.push(char::from(HEX[usize::from(byte >> 4)]));
+        out.push(char::from(HEX[usize::from(byte & 15)]));
+    }
+}
+
+#[cfg(test)]
+#[path = "event_tests.rs"]
+mod tests;

@@ -1,0 +1,171 @@
+//! What consumers get, byte for byte. `TOWPATH_BLESS` is not needed here: insta's `INSTA_UPDATE=always` rewrites the files.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use amq_protocol::protocol::basic::parse_properties;
+use towpath_contract::{Batch, Column, KeyKind, Kind, Op, Position, TableSchema, Transaction, Value};
+
+use super::super::Router;
+use super::super::matching::RouteFrom;
+use super::super::plan::{DEFAULT_NAME_TEMPLATE, Route};
+use crate::event::{EventBatch, RouteId};
+
+fn column(name: &str, kind: Kind, key: bool) -> Column {
+    Column { name: name.into(), kind, type_name: "any".into(), key }
+}
+
+fn orders() -> Arc<TableSchema> {
+    let columns =
+        vec![column("id", Kind::Int, true), column("note", Kind::Text, false), column("amount", Kind::Decimal, false)];
+    Arc::new(TableSchema::new("public".into(), "orders".into(), columns, KeyKind::Columns))
+}
+
+fn route(id: u16, name: &str, from: &str) -> Route {
+    Route {
+        id: RouteId(id),
+        name: name.into(),
+        from: RouteFrom::parse(from).expect("valid"),
+        event_type: DEFAULT_NAME_TEMPLATE.into(),
+        exchange: "towpath".into(),
+        routing_key: DEFAULT_NAME_TEMPLATE.into(),
+    }
+}
+
+fn begin() -> Batch {
+    let mut batch = Batch::new();
+    batch.begin_transaction(Transaction { id: "743".into(), commit_time_us: 1_700_000_000_123_456 });
+    batch
+}
+
+fn at(bytes: &[u8]) -> Position {
+    Position::from_bytes(bytes).expect("short")
+}
+
+fn routed(batch: &Batch, routes: &[Route]) -> EventBatch {
+    let mut events = EventBatch::new();
+    Router::new("db", routes).route("7301-1", batch, &mut events);
+    events
+}
+
+/// Everything a consumer sees of each event, as text.
+fn shown(events: &EventBatch) -> String {
+    let mut text = String::new();
+    for event in events.iter() {
+        let (_, properties) = parse_properties(event.properties).expect("well-formed properties");
+        writeln!(text, "exchange {} routing key {}", event.exchange, event.routing_key).expect("text");
+        writeln!(
+            text,
+            "  {:?} {:?} delivery {:?} at {:?} id {:?} app {:?}",
+            properties.content_type().as_ref().expect("content type").as_str(),
+            properties.kind().as_ref().expect("type").as_str(),
+            properties.delivery_mode(),
+            properties.timestamp(),
+            properties.message_id().as_ref().expect("id").as_str(),
+            properties.app_id().as_ref().expect("app").as_str(),
+        )
+        .expect("text");
+        for (name, value) in properties.headers().as_ref().expect("headers") {
+            let amq_protocol::types::AMQPValue::LongString(value) = value else { panic!("{name} is no string") };
+            writeln!(text, "  {name}: {value}").expect("text");
+        }
+        writeln!(text, "  {}", String::from_utf8_lossy(event.body)).expect("text");
+        serde_json::from_slice::<serde_json::Value>(event.body).expect("the body is JSON");
+        if let Some(reason) = event.parked {
+            writeln!(text, "  parked: {reason}").expect("text");
+        }
+    }
+    text
+}
+
+#[test]
+fn every_kind_of_change_has_its_golden_bytes() {
+    let orders = orders();
+    let (one, two) = (Value::Data(b"1"), Value::Data(b"2"));
+    let gone = Value::Unavailable;
+    let mut batch = begin();
+    batch.change(Op::Insert, &orders, at(&[0, 1])).after([one, Value::Data(b"a \"b\"\n"), Value::Null]);
+    batch.change(Op::Update, &orders, at(&[0, 2])).after([one, gone, Value::Data(b"12.50")]);
+    batch.change(Op::Update, &orders, at(&[0, 3])).before([one, Value::Data(b"old"), Value::Null]).after([
+        one,
+        Value::Data(b"new"),
+        Value::Null,
+    ]);
+    batch.change(Op::Delete, &orders, at(&[0, 4, 0])).before([one, gone, gone]).linked([two, gone, gone]);
+    batch.change(Op::Insert, &orders, at(&[0, 4, 1])).after([two, gone, Value::Null]).linked([one, gone, gone]);
+    batch.change(Op::Delete, &orders, at(&[0, 5])).before([two, Value::Data(b"x"), gone]);
+    batch.change(Op::Truncate, &orders, at(&[0, 6]));
+    batch.begin_transaction(Transaction { id: String::new(), commit_time_us: 1_700_000_001_000_000 });
+    batch.change(Op::Read, &orders, at(&[0, 7])).after([one, Value::Data("é".as_bytes()), Value::Data(b"NaN")]);
+    insta::assert_snapshot!(shown(&routed(&batch, &[route(1, "all", "db")])));
+}
+
+#[test]
+fn the_widest_values_have_their_golden_bytes() {
+    let kinds = [
+        ("k1", Kind::Text, "k\u{1}ey"),
+        ("big", Kind::Int, "-9223372036854775808"),
+        ("dec", Kind::Decimal, "-0.00000000000000000000000000000000000001"),
+        ("inf", Kind::Float, "-Infinity"),
+        ("bc", Kind::TimestampTz, "0044-03-15 00:00:00+00 BC"),
+        ("doc", Kind::Json, "{\"n\": 1.10, \"n\": [] }"),
+        ("arr", Kind::Array(Box::new(Kind::Int)), "[1,null,\"9007199254740993\"]"),
+        ("raw", Kind::Bytes, "\u{0}\u{7f}"),
+        ("rng", Kind::Other, "[1,\"10\\\")"),
+    ];
+    let columns = kinds.iter().map(|(name, kind, _)| column(name, kind.clone(), *name == "k1")).collect();
+    let table = Arc::new(TableSchema::new("we.ird".into(), "t\"é".into(), columns, KeyKind::Columns));
+    let mut batch = begin();
+    batch
+        .change(Op::Insert, &table, at(&[255; 47]))
+        .after(kinds.iter().map(|(_, _, text)| Value::Data(text.as_bytes())));
+    insta::assert_snapshot!(shown(&routed(&batch, &[route(1, "all", "db")])));
+}
+
+#[test]
+fn a_value_that_json_cannot_carry_is_parked_and_never_altered() {
+    let mut batch = begin();
+    batch.change(Op::Insert, &orders(), at(&[1])).after([Value::Data(b"1"), Value::Data(&[0xff]), Value::Null]);
+    let events = routed(&batch, &[route(1, "all", "db")]);
+    let event = events.get(0);
+    assert!(event.parked.expect("parked").contains("column \"note\" holds bytes that are not UTF-8"));
+    assert!(String::from_utf8_lossy(event.body).contains("\"note\":{\"$base64\":\"/w==\"}"));
+}
+
+#[test]
+fn the_id_depends_on_the_change_and_not_on_the_config() {
+    let mut batch = begin();
+    batch.change(Op::Insert, &orders(), at(&[1])).after([Value::Data(b"1"), Value::Null, Value::Null]);
+    let ids =
+        |routes: &[Route]| -> Vec<String> { routed(&batch, routes).iter().map(|event| event.id.into()).collect() };
+    assert_eq!(ids(&[route(1, "all", "db")]), ["db-7301-1-01"]);
+    assert_eq!(ids(&[route(9, "other", "db.public.*")]), ["db-7301-1-01"]);
+    assert_eq!(ids(&[route(1, "a", "db"), route(2, "b", "db.*.orders")]), ["db-7301-1-01", "db-7301-1-01-b"]);
+    assert_eq!(ids(&[route(1, "a", "elsewhere"), route(2, "b", "db.public.customers")]), [""; 0]);
+}
+
+#[test]
+fn a_routing_key_that_amqp_cannot_carry_parks_the_event() {
+    let mut long = route(1, "all", "db");
+    long.routing_key = "x".repeat(256);
+    let mut batch = begin();
+    batch.change(Op::Truncate, &orders(), at(&[1]));
+    let events = routed(&batch, &[long]);
+    assert_eq!(events.get(0).parked, Some("event.routing_key has 256 bytes for public.orders; AMQP allows 255"));
+}
+
+#[test]
+fn order_is_kept_by_key_and_by_table_where_there_is_no_key() {
+    let keyless =
+        Arc::new(TableSchema::new("public".into(), "log".into(), orders().columns.clone(), KeyKind::WholeRow));
+    let mut batch = begin();
+    for (table, id) in [(&orders(), "1"), (&orders(), "1"), (&orders(), "2"), (&keyless, "1"), (&keyless, "2")] {
+        batch.change(Op::Insert, table, at(&[1])).after([Value::Data(id.as_bytes()), Value::Null, Value::Null]);
+    }
+    let events = routed(&batch, &[route(1, "all", "db")]);
+    let hashes: Vec<u64> = events.iter().map(|event| event.key_hash).collect();
+    assert_eq!(hashes[0], hashes[1]);
+    assert_ne!(hashes[0], hashes[2]);
+    assert_eq!(hashes[3], hashes[4]);
+    assert_eq!((events.get(0).key, events.get(3).key), ("{\"id\":1}", ""));
+}

@@ -1,0 +1,66 @@
+//! From changes to events: which routes take a change, and the bytes that go on the wire.
+//!
+//! Knows neither the outbox nor the broker connection. Everything that depends only on table and route is settled in
+//! [`plan`]; an event then costs copies into the batch.
+
+mod event;
+mod json;
+pub mod matching;
+pub mod plan;
+mod properties;
+
+use std::sync::Arc;
+
+use event::Scratch;
+use plan::{Route, TablePlan};
+use towpath_contract::{Batch, TableSchema};
+
+use crate::event::EventBatch;
+
+/// Turns one source's changes into events. One per source, owned by its task.
+pub struct Router {
+    source: String,
+    routes: Vec<Route>,
+    /// Plans by the address of their table's schema, which the `Arc` beside it keeps alive.
+    plans: Vec<(Arc<TableSchema>, Arc<TablePlan>)>,
+    scratch: Scratch,
+}
+
+/// Plans kept; beyond it the oldest go. A table whose shape changes leaves its old plan behind.
+const PLANS_MAX: usize = 1024;
+
+impl Router {
+    /// `routes` may hold routes of other sources; they are left out.
+    pub fn new(source: &str, routes: &[Route]) -> Router {
+        Router {
+            source: source.to_owned(),
+            routes: routes.iter().filter(|route| route.from.source == source).cloned().collect(),
+            plans: Vec::new(),
+            scratch: Scratch::default(),
+        }
+    }
+
+    /// Appends the events of the batch's changes, in order. `identity` is the capture's, part of every id.
+    pub fn route(&mut self, identity: &str, batch: &Batch, events: &mut EventBatch) {
+        let plans: Vec<Arc<TablePlan>> = batch.tables().iter().map(|table| self.plan(table)).collect();
+        self.scratch.begin_batch(&self.source, identity);
+        for change in batch.changes() {
+            let plan = &plans[change.table_index()];
+            for route in &plan.routes {
+                self.scratch.write(&change, plan, route, events);
+            }
+        }
+    }
+
+    fn plan(&mut self, table: &Arc<TableSchema>) -> Arc<TablePlan> {
+        if let Some((_, plan)) = self.plans.iter().rev().find(|(known, _)| Arc::ptr_eq(known, table)) {
+            return plan.clone();
+        }
+        if self.plans.len() == PLANS_MAX {
+            self.plans.remove(0);
+        }
+        let plan = Arc::new(TablePlan::new(&self.source, table, &self.routes));
+        self.plans.push((table.clone(), plan.clone()));
+        plan
+    }
+}

@@ -1,0 +1,177 @@
+//! What is settled once per table and route, so that an event costs copies and nothing else.
+
+use std::sync::Arc;
+
+use minijinja::{Environment, UndefinedBehavior, context};
+use towpath_contract::{Op, TableSchema};
+
+use super::json::{Form, write_string};
+use super::matching::RouteFrom;
+use crate::event::RouteId;
+
+/// The longest routing key, event type or message id, in bytes: an AMQP short string.
+pub const SHORT_STRING_BYTES_MAX: usize = 255;
+
+/// Routing key and event type when a route says nothing.
+pub const DEFAULT_NAME_TEMPLATE: &str = "{{ source }}.{{ schema }}.{{ table }}.{{ op }}";
+
+/// A route as the engine needs it.
+#[derive(Clone, Debug)]
+pub struct Route {
+    pub id: RouteId,
+    pub name: String,
+    pub from: RouteFrom,
+    /// Templates over `source`, `schema`, `table`, `op`.
+    pub event_type: String,
+    pub exchange: String,
+    pub routing_key: String,
+}
+
+/// A table as its events are written.
+pub(super) struct TablePlan {
+    pub(super) columns: Vec<ColumnPlan>,
+    /// `schema.table`, or the table's name alone where the source has no schemas.
+    pub(super) subject: String,
+    /// The routes that take this table, in the order of the config.
+    pub(super) routes: Vec<RoutePlan>,
+}
+
+pub(super) struct ColumnPlan {
+    pub(super) name: String,
+    /// `"name":`
+    pub(super) label: Vec<u8>,
+    pub(super) form: Form,
+    pub(super) key: bool,
+}
+
+pub(super) struct RoutePlan {
+    pub(super) route: RouteId,
+    /// Appended to the id of the event, so that two routes' events of one change have two ids. Empty for the first route.
+    pub(super) id_suffix: String,
+    ops: [OpPlan; Op::ALL.len()],
+}
+
+pub(super) struct OpPlan {
+    pub(super) event_type: String,
+    pub(super) exchange: String,
+    pub(super) routing_key: String,
+    /// The body up to the first member that differs from event to event.
+    pub(super) body_start: Vec<u8>,
+    /// Why no event of this kind can be published.
+    pub(super) refusal: Option<String>,
+}
+
+impl RoutePlan {
+    pub(super) fn op(&self, op: Op) -> &OpPlan {
+        &self.ops[op as usize]
+    }
+}
+
+impl TablePlan {
+    pub(super) fn new(source: &str, table: &Arc<TableSchema>, routes: &[Route]) -> TablePlan {
+        let subject = match table.schema.as_str() {
+            "" => table.name.clone(),
+            schema => format!("{schema}.{}", table.name),
+        };
+        let columns = table.columns.iter().map(|column| {
+            let mut label = Vec::new();
+            write_string(&column.name, &mut label);
+            label.push(b':');
+            ColumnPlan { name: column.name.clone(), label, form: Form::of(&column.kind), key: column.key }
+        });
+        let columns = columns.collect();
+        let taking = routes.iter().filter(|route| route.from.matches(&table.schema, &table.name));
+        let routes = taking.enumerate().map(|(nth, route)| RoutePlan {
+            route: route.id,
+            id_suffix: if nth == 0 { String::new() } else { id_suffix(&route.name) },
+            ops: Op::ALL.map(|op| OpPlan::new(route, source, table, &subject, op)),
+        });
+        TablePlan { columns, routes: routes.collect(), subject }
+    }
+}
+
+/// A route's name as part of an id. A long name is cut: source, identity and position leave it about 50 of the 255 bytes
+/// (the names of one config differ within that, or `check` says so).
+fn id_suffix(name: &str) -> String {
+    let end = (0..=ROUTE_NAME_BYTES_MAX.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
+    format!("-{}", &name[..end])
+}
+
+/// As much of a route's name as an id holds.
+pub const ROUTE_NAME_BYTES_MAX: usize = 50;
+
+impl OpPlan {
+    fn new(route: &Route, source: &str, table: &TableSchema, subject: &str, op: Op) -> OpPlan {
+        let mut body_start = format!("{{\"op\":\"{}\",\"table\":", op.name()).into_bytes();
+        write_string(subject, &mut body_start);
+        let names = Names { source, schema: &table.schema, table: &table.name, op: op.name() };
+        let mut plan = OpPlan {
+            event_type: String::new(),
+            exchange: String::new(),
+            routing_key: String::new(),
+            body_start,
+            refusal: None,
+        };
+        let fields = [
+            (&mut plan.event_type, "event.type", &route.event_type, false),
+            (&mut plan.exchange, "event.exchange", &route.exchange, false),
+            (&mut plan.routing_key, "event.routing_key", &route.routing_key, true),
+        ];
+        for (field, key, template, escape_dots) in fields {
+            match render(template, &names, escape_dots) {
+                Ok(text) if text.len() <= SHORT_STRING_BYTES_MAX => *field = text,
+                Ok(text) => {
+                    plan.refusal.get_or_insert(format!(
+                        "{key} has {} bytes for {subject}; AMQP allows {SHORT_STRING_BYTES_MAX}",
+                        text.len()
+                    ));
+                }
+                Err(error) => {
+                    plan.refusal.get_or_insert(format!("{key} cannot be rendered for {subject}: {error}"));
+                }
+            }
+        }
+        plan
+    }
+}
+
+/// What a template may use.
+pub struct Names<'a> {
+    pub source: &'a str,
+    pub schema: &'a str,
+    pub table: &'a str,
+    pub op: &'a str,
+}
+
+/// Renders one of a route's templates. In a routing key a dot separates words: one that stands in a name is written `%2E`
+/// (and `%` is `%25`), so that a consumer's pattern counts words as it expects.
+pub fn render(template: &str, names: &Names<'_>, escape_dots: bool) -> Result<String, minijinja::Error> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let name = |text: &str| match escape_dots {
+        true => text.replace('%', "%25").replace('.', "%2E"),
+        false => text.to_owned(),
+    };
+    environment.render_str(
+        template,
+        context! { source => name(names.source), schema => name(names.schema), table => name(names.table), op => names.op },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAMES: Names<'static> = Names { source: "db", schema: "public", table: "my.table", op: "insert" };
+
+    #[test]
+    fn a_dot_within_a_name_is_no_separator_in_a_routing_key() {
+        assert_eq!(render(DEFAULT_NAME_TEMPLATE, &NAMES, true).expect("valid"), "db.public.my%2Etable.insert");
+        assert_eq!(render(DEFAULT_NAME_TEMPLATE, &NAMES, false).expect("valid"), "db.public.my.table.insert");
+    }
+
+    #[test]
+    fn an_unknown_name_is_an_error() {
+        assert!(render("{{ tabel }}", &NAMES, false).is_err());
+    }
+}
