@@ -1,0 +1,9 @@
+//! The real binary between a real PostgreSQL and a real RabbitMQ.
+
+mod chinook;
+mod crash;
+mod delivery;
+mod outage;
+mod rig;
+mod rounds;
+mod workload;
