@@ -53,7 +53,7 @@ async fn inflict(fault: Fault, rig: &mut Rig, towpath: &mut Towpath) {
             towpath.start_again();
         }
         Fault::KillBroker => {
-            rig.rabbit.kill();
+            rig.rabbit.kill().await;
             rig.rabbit.start_again().await;
         }
         Fault::StopBroker => {

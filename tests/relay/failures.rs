@@ -124,7 +124,7 @@ async fn a_broker_that_is_blocked_killed_and_stopped_loses_nothing() {
     rig.outbox.until_settled(1, last).await;
 
     last = rig.outbox.record((0..5000).map(|n| draft(1 + (n % 2) as u16, n, "k")));
-    rabbit.kill();
+    rabbit.kill().await;
     let down = rig.until("connecting", |status| matches!(status.connection, ConnectionState::Connecting { .. })).await;
     let ConnectionState::Connecting { needs_operator, .. } = down.connection else { unreachable!() };
     assert!(!needs_operator);

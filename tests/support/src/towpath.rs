@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::process::{Launch, Process};
 use crate::{Folder, eventually};
 
-/// A running `towpath`. Killed on drop; its folder is deleted with it.
+/// A running `towpath`. Killed on drop; its folder is deleted with it. When the test fails, its log is shown.
 #[derive(Debug)]
 pub struct Towpath {
     process: Process,
@@ -136,6 +136,19 @@ impl Towpath {
         line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
     }
 }
+
+impl Drop for Towpath {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (log, pid) = (self.log(), self.pid());
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the last lines of the log of towpath {pid}:");
+            lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].iter().for_each(|line| eprintln!("  {line}"));
+        }
+    }
+}
+
+const LOG_LINES_SHOWN: usize = 100;
 
 const FAILPOINT: &str = "TOWPATH_FAILPOINT";
 

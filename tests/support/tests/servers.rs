@@ -96,7 +96,7 @@ async fn a_broker_of_ones_own_can_be_killed_stopped_and_alarmed() {
     assert!(rabbit.ctl(&["status"]).await.contains("Memory alarm"));
     rabbit.alarm(false).await;
 
-    rabbit.kill();
+    rabbit.kill().await;
     rabbit.start_again().await;
     rabbit.publish("towpath", "k", "after a kill", b"").await;
     inbox.until_count(2, SOON).await;
