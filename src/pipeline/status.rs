@@ -162,23 +162,10 @@ fn broker(relay: Option<&RelayStatus>) -> BrokerStatus {
 }
 
 fn route_state(state: &RouteState) -> (status::RouteState, Option<String>) {
-    let detail = match state {
-        RouteState::Idle | RouteState::Publishing | RouteState::Behind => return (status::RouteState::Running, None),
-        RouteState::Unroutable { exchange, routing_key, .. } => {
-            format!(
-                "no queue is bound to exchange {exchange:?} for routing key {routing_key:?}; bind one, and it goes on by itself"
-            )
-        }
-        RouteState::Nacked { .. } => "the broker refuses its events (nack), as a full queue does".into(),
-        RouteState::Unconfirmed { .. } => "the broker did not confirm in time".into(),
-        RouteState::ChannelClosed { code, reason, .. } => format!("the broker closed its channel: {code} {reason}"),
-        RouteState::StoreFailed { reason, .. } => format!("the outbox failed: {reason}"),
-        RouteState::TooManyParked { .. } => {
-            return (
-                status::RouteState::Stopped,
-                Some("more keys wait behind parked events than fit in memory; see `towpath parked`".into()),
-            );
-        }
+    let kind = match state {
+        RouteState::TooManyParked { .. } => status::RouteState::Stopped,
+        state if state.is_stopped() => status::RouteState::Waiting,
+        _ => status::RouteState::Running,
     };
-    (status::RouteState::Waiting, Some(detail))
+    (kind, state.trouble())
 }

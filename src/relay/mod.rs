@@ -116,7 +116,13 @@ impl Settings {
                 let window_max = (self.window / usize::from(count)).max(1);
                 // Channel 0 is the connection's own.
                 let channel = u16::try_from(shards.len() + 1).unwrap_or(u16::MAX);
-                shards.push(shard::Shard::new((index, number, channel), source, window_max, policy));
+                shards.push(shard::Shard::new(
+                    route.name.clone(),
+                    (index, number, channel),
+                    source,
+                    window_max,
+                    policy,
+                ));
             }
         }
         shards

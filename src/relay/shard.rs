@@ -6,6 +6,7 @@ mod returns;
 mod trouble;
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use self::returns::Returned;
@@ -36,6 +37,8 @@ pub(super) struct Policy {
 
 #[derive(Debug)]
 pub(super) struct Shard {
+    /// The route's, for people.
+    name: Arc<str>,
     /// Index of the route, number of the shard within it.
     pub(super) route: usize,
     pub(super) number: u16,
@@ -110,12 +113,14 @@ pub(super) enum Taken {
 
 impl Shard {
     pub(super) fn new(
+        name: Arc<str>,
         (route, number, channel): (usize, u16, u16),
         source: Source,
         window_max: usize,
         policy: Policy,
     ) -> Shard {
         Shard {
+            name,
             route,
             number,
             channel,
@@ -253,8 +258,8 @@ impl Shard {
     }
 
     fn recover(&mut self) {
-        if let Some((trouble, _)) = self.trouble.take() {
-            tracing::info!(channel = self.channel, trouble = ?trouble, "the route goes on");
+        if self.trouble.take().is_some() {
+            tracing::info!(route = &*self.name, "the route goes on");
             self.source.unhold();
         }
     }
@@ -303,8 +308,10 @@ impl Shard {
         let since = match &self.trouble {
             Some((before, since)) if same(before) => *since,
             _ => {
-                tracing::warn!(channel = self.channel, trouble = ?trouble, "the route waits, and tries again by itself");
-                SystemTime::now()
+                let now = SystemTime::now();
+                let why = trouble.state(now).trouble().unwrap_or_default();
+                tracing::warn!(route = &*self.name, "the route waits, and tries again by itself: {why}");
+                now
             }
         };
         self.trouble = Some((trouble, since));

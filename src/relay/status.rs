@@ -113,6 +113,25 @@ impl RouteState {
         }
     }
 
+    /// Why nothing of this route goes out, and the way out where there is one. `None` while it goes on.
+    pub fn trouble(&self) -> Option<String> {
+        Some(match self {
+            RouteState::Idle | RouteState::Publishing | RouteState::Behind => return None,
+            RouteState::Unroutable { exchange, routing_key, .. } => format!(
+                "no queue is bound to exchange {exchange:?} for routing key {routing_key:?}; bind one, and it goes on by itself"
+            ),
+            RouteState::Nacked { .. } => "the broker refuses its events (nack), as a full queue does".into(),
+            RouteState::Unconfirmed { .. } => {
+                "the broker did not confirm in time; if it stays so, look at the state of the queues there".into()
+            }
+            RouteState::ChannelClosed { code, reason, .. } => format!("the broker closed its channel: {code} {reason}"),
+            RouteState::StoreFailed { reason, .. } => format!("the outbox failed: {reason}"),
+            RouteState::TooManyParked { .. } => {
+                "more keys wait behind parked events than fit in memory; see `towpath parked`".into()
+            }
+        })
+    }
+
     /// Nothing of this route goes out until something changes.
     pub fn is_stopped(&self) -> bool {
         !matches!(self, RouteState::Idle | RouteState::Publishing | RouteState::Behind)

@@ -3,7 +3,7 @@
 use crate::rig::{PATIENCE, Rig};
 
 /// Every crash point of the code, and how often it may be passed before the process dies there.
-const POINTS: &[(&str, u32)] = &[
+pub(crate) const POINTS: &[(&str, u32)] = &[
     ("pipeline.before_record", 3),
     ("outbox.before_commit", 3),
     ("outbox.after_commit", 3),

@@ -10,6 +10,14 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const QUEUE: &str = "everything";
 
+/// How large a test is, from the environment: `make test` runs it small, other targets at full size.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}: `{text}` is not a number")),
+        Err(_) => default,
+    }
+}
+
 pub(crate) struct Rig {
     pub(crate) postgres: Postgres,
     pub(crate) rabbit: RabbitMq,

@@ -6,12 +6,15 @@ use std::time::Duration;
 use towpath_test_support::Towpath;
 
 use crate::chinook::{CHANGED, TABLES, script, without_foreign_keys};
-use crate::rig::{PATIENCE, Rig};
+use crate::crash::POINTS;
+use crate::rig::{PATIENCE, Rig, setting};
 use crate::workload::Workload;
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     KillTowpath,
+    /// It kills itself at a named crash point, whenever the work that follows brings it there.
+    CrashTowpath,
     StopTowpath,
     KillBroker,
     StopBroker,
@@ -24,8 +27,9 @@ enum Fault {
     ResetBothLinks,
 }
 
-const FAULTS: [Fault; 11] = [
+const FAULTS: [Fault; 12] = [
     Fault::KillTowpath,
+    Fault::CrashTowpath,
     Fault::StopTowpath,
     Fault::KillBroker,
     Fault::StopBroker,
@@ -38,12 +42,14 @@ const FAULTS: [Fault; 11] = [
     Fault::ResetBothLinks,
 ];
 
-fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-async fn inflict(fault: Fault, rig: &mut Rig, towpath: &mut Towpath) {
+async fn inflict(fault: Fault, random: &mut fastrand::Rng, rig: &mut Rig, towpath: &mut Towpath) {
     match fault {
+        Fault::CrashTowpath => {
+            let (point, _) = POINTS[random.usize(0..POINTS.len())];
+            let point = format!("{point}:{}", random.u32(1..20));
+            eprintln!("  at {point}");
+            towpath.start_again_with_failpoint(&point);
+        }
         Fault::KillTowpath => {
             towpath.kill();
             towpath.start_again();
@@ -105,7 +111,7 @@ async fn random_faults_lose_nothing() {
                 workload.transaction(&client).await.expect("the workload is valid SQL");
             }
             eprintln!("round {round}: {fault:?} after {before} transactions");
-            inflict(fault, &mut rig, &mut towpath).await;
+            inflict(fault, &mut random, &mut rig, &mut towpath).await;
         }
         rig.source_link.heal();
         rig.broker_link.heal();
@@ -114,6 +120,8 @@ async fn random_faults_lose_nothing() {
         for _ in 0..20 {
             workload.transaction(&client).await.expect("the workload is valid SQL");
         }
+        // Whether or not it has come to its crash point: from here on it lives.
+        towpath.start_again();
         let report = checker.settle(&client, &mut rig.inbox, PATIENCE + Duration::from_secs(60)).await;
         eprintln!("round {round}: {} events, {} duplicates, none lost", report.events, report.duplicates);
     }
