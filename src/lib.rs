@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod event;
 mod failpoint;
+pub mod memory;
 pub mod outbox;
 pub mod pipeline;
 mod registry;

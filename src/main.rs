@@ -8,6 +8,7 @@ use towpath::cli::{self, Arguments};
 use towpath::pipeline::Engine;
 
 fn main() -> ExitCode {
+    towpath::memory::bound_the_allocator();
     let arguments = Arguments::parse();
     // Three crates disagree on the default: the one that needs no cmake is named, before any of them chooses.
     if rustls::crypto::ring::default_provider().install_default().is_err() {

@@ -38,7 +38,7 @@ impl Limits {
             max_bytes,
             full_bytes,
             resume_bytes: full_bytes - (max_bytes / 8).min(64 * MIB),
-            in_flight_bytes: (max_bytes / 8).min(16 * MIB) as usize,
+            in_flight_bytes: (max_bytes / 8).min(8 * MIB) as usize,
             log_soft_bytes: (max_bytes / 16).min(4 * MIB),
             log_hard_bytes: (max_bytes / 8).min(32 * MIB),
             retain: config.retain.0,
