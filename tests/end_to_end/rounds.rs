@@ -1,8 +1,10 @@
 //! Seeded rounds of random faults over a random workload. `TOWPATH_ROUNDS` and `TOWPATH_SEED` choose how many and which;
 //! `make rounds` runs hundreds.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use towpath_test_support::Towpath;
 
 use crate::chinook::{CHANGED, TABLES, script, without_foreign_keys};
@@ -55,7 +57,10 @@ async fn inflict(fault: Fault, random: &mut fastrand::Rng, rig: &mut Rig, towpat
             towpath.start_again();
         }
         Fault::StopTowpath => {
-            assert!(towpath.terminate(PATIENCE).await.success(), "a clean stop");
+            let status = towpath.terminate(PATIENCE).await;
+            // A process that was started a moment ago may not have come to listening for signals.
+            let too_early = status.signal() == Some(Signal::TERM.as_raw());
+            assert!(status.success() || too_early, "a clean stop: {status}");
             towpath.start_again();
         }
         Fault::KillBroker => {
