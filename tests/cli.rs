@@ -260,7 +260,7 @@ fn a_wrong_call_exits_with_2() {
     for call in [
         &["frobnicate"][..],
         &["pause"],
-        &["pause", "a", "--route", "b"],
+        &["pause", "a", "b"],
         &["parked", "retry"],
         &["parked", "discard", "1", "--all"],
         &["snapshot", "a", "public.t", "--after-gap"],

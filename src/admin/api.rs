@@ -43,8 +43,6 @@ pub(super) fn router(api: Api, token: Option<Secret>) -> Router {
         .route("/api/sources/{name}/pause", post(pause_source))
         .route("/api/sources/{name}/resume", post(resume_source))
         .route("/api/sources/{name}/snapshot", post(snapshot))
-        .route("/api/routes/{name}/pause", post(pause_route))
-        .route("/api/routes/{name}/resume", post(resume_route))
         .route("/api/parked", get(parked_list))
         .route("/api/parked/{seq}", get(parked_show))
         .route("/api/parked/retry", post(parked_retry))
@@ -79,14 +77,6 @@ async fn pause_source(State(api): State<Api>, Path(source): Path<String>) -> Res
 
 async fn resume_source(State(api): State<Api>, Path(source): Path<String>) -> Response {
     said(&api, |reply| Command::ResumeSource { source, reply }).await
-}
-
-async fn pause_route(State(api): State<Api>, Path(route): Path<String>) -> Response {
-    said(&api, |reply| Command::PauseRoute { route, reply }).await
-}
-
-async fn resume_route(State(api): State<Api>, Path(route): Path<String>) -> Response {
-    said(&api, |reply| Command::ResumeRoute { route, reply }).await
 }
 
 /// The body of a call for a snapshot.

@@ -28,14 +28,6 @@ pub enum Command {
         source: String,
         reply: Reply<Outcome>,
     },
-    PauseRoute {
-        route: String,
-        reply: Reply<Outcome>,
-    },
-    ResumeRoute {
-        route: String,
-        reply: Reply<Outcome>,
-    },
     /// Reads tables again. With `after_gap` the source's gap is accepted: it starts anew from now, and reads all that it captures.
     Snapshot {
         source: String,

@@ -129,11 +129,6 @@ fn routes(status: &Status, all: &mut Vec<Reason>) {
         let detail = |otherwise: &str| route.detail.clone().unwrap_or_else(|| otherwise.to_owned());
         match route.state {
             RouteState::Running | RouteState::NotRunning => {}
-            RouteState::Paused => {
-                let mut reason = passing(&subject, "paused", "paused by a person");
-                reason.help = Some(format!("go on with `towpath resume --route {}`", route.name));
-                all.push(reason);
-            }
             RouteState::Waiting => {
                 all.push(passing(&subject, "waiting", &detail("the broker does not take its events")))
             }
@@ -189,8 +184,7 @@ mod tests {
         ]
     }
 
-    const ROUTE_STATES: [RouteState; 4] =
-        [RouteState::Running, RouteState::Paused, RouteState::Waiting, RouteState::Stopped];
+    const ROUTE_STATES: [RouteState; 3] = [RouteState::Running, RouteState::Waiting, RouteState::Stopped];
 
     #[test]
     fn a_towpath_with_nothing_wrong_is_green() {

@@ -141,8 +141,6 @@ mod tests {
                     }
                     Command::Snapshot { reply, .. }
                     | Command::ResumeSource { reply, .. }
-                    | Command::PauseRoute { reply, .. }
-                    | Command::ResumeRoute { reply, .. }
                     | Command::ParkedRetry { reply, .. }
                     | Command::ParkedDiscard { reply, .. } => drop(reply.send(Ok("done".into()))),
                     Command::ParkedList { reply, .. } => drop(reply.send(Ok(ParkedPage::default()))),
@@ -210,7 +208,6 @@ mod tests {
         let snapshot = "{\"tables\":[\"public.orders\"]}";
         assert_eq!(post(at, "/api/sources/orders_db/snapshot", snapshot).await.0, 200);
         assert_eq!(post(at, "/api/sources/orders_db/snapshot", "{\"table\":\"x\"}").await.0, 422);
-        assert_eq!(post(at, "/api/routes/db.public.%2A/pause", "{}").await.0, 200);
         assert_eq!(get(at, "/api/parked?route=a%20b&limit=5").await, (200, "{\"events\":[],\"total\":0}".into()));
         assert_eq!(get(at, "/api/parked/7").await.0, 404);
         assert_eq!(get(at, "/api/parked/seven").await.0, 400);
@@ -225,7 +222,6 @@ mod tests {
                 "PauseSource { source: \"orders_db\"",
                 "PauseSource { source: \"none\"",
                 "Snapshot { source: \"orders_db\", tables: [\"public.orders\"], after_gap: false",
-                "PauseRoute { route: \"db.public.*\"",
                 "ParkedList { query: ParkedQuery { route: Some(\"a b\"), after: 0, limit: 5 }",
                 "ParkedShow { seq: 7",
                 "ParkedRetry { selection: ParkedSelection { seqs: [1, 2], route: None, all: false }",

@@ -221,8 +221,6 @@ pub enum RouteState {
     /// No process runs.
     NotRunning,
     Running,
-    /// By a person.
-    Paused,
     /// The broker does not take its events (unroutable, a missing exchange, nacks); it goes on by itself when that passes.
     Waiting,
     /// It does not go on by itself.
@@ -234,7 +232,6 @@ impl RouteState {
         match self {
             RouteState::NotRunning => "not_running",
             RouteState::Running => "running",
-            RouteState::Paused => "paused",
             RouteState::Waiting => "waiting",
             RouteState::Stopped => "stopped",
         }

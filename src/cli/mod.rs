@@ -76,9 +76,9 @@ pub enum Command {
     Doctor,
     /// Tell how a running towpath is, what is wrong first
     Status,
-    /// Pause a source or a route
+    /// Pause a source
     Pause(pause::Arguments),
-    /// Go on with a paused source or route
+    /// Go on with a paused source
     Resume(pause::Arguments),
     /// Read tables of a source again while its changes go on
     Snapshot(snapshot::Arguments),

@@ -8,12 +8,7 @@ use super::{Call, Failure};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The source, by its name in the config
-    #[arg(required_unless_present = "route")]
-    source: Option<String>,
-
-    /// A route instead of a source
-    #[arg(long, value_name = "ROUTE", conflicts_with = "source")]
-    route: Option<String>,
+    source: String,
 }
 
 pub(super) fn pause(call: &Call<'_>, arguments: &Arguments) -> Result<(), Failure> {
@@ -23,12 +18,8 @@ pub(super) fn pause(call: &Call<'_>, arguments: &Arguments) -> Result<(), Failur
 /// `pause` and `resume` differ in the word.
 pub(super) fn tell(call: &Call<'_>, arguments: &Arguments, verb: &str) -> Result<(), Failure> {
     let config = call.load()?;
-    let (kind, name) = match (&arguments.source, &arguments.route) {
-        (Some(source), _) => ("sources", source),
-        (None, Some(route)) => ("routes", route),
-        (None, None) => return Err(Failure::Call { message: "name a source, or a --route".into(), help: None }),
-    };
-    let done = call.block_on(Asker::new(call, &config).post(&["api", kind, name, verb], json!({})))?;
+    let path = ["api", "sources", arguments.source.as_str(), verb];
+    let done = call.block_on(Asker::new(call, &config).post(&path, json!({})))?;
     call.print(|| json!({ "done": done }), || done.clone());
     Ok(())
 }

@@ -95,6 +95,17 @@ impl View {
         matches!(&self.state, SourceState::Stopped { error } if error.kind == ErrorKind::Gap)
     }
 
+    /// Why a source that does not capture cannot be asked for a snapshot, and what to do first.
+    pub(super) fn why_not_now(&self) -> String {
+        match &self.state {
+            SourceState::Stopped { error } => {
+                let help = error.help.as_deref().unwrap_or("resume the source when that is mended");
+                format!("the source is stopped: {}; {help}", error.message)
+            }
+            _ => "the source is paused; resume it first".into(),
+        }
+    }
+
     /// How long changes have been waiting to be recorded, as far as is known. While it captures: the age of the newest
     /// captured change, by both clocks, or 0 when nothing came for a moment. While it does not: the time since it was last
     /// caught up. `None` before that is known.

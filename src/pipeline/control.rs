@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 use towpath_contract::{Error, ErrorKind, SnapshotRequest, StateEntry};
 
-use super::board::SourceBoard;
+use super::board::{SourceBoard, SourceState};
 use super::source::Command as SourceCommand;
 use super::status::{Parts, Reporter};
 use crate::admin::command::{Command, Outcome, Refusal, RefusalKind};
@@ -22,6 +22,16 @@ pub(super) struct SourceControl {
     pub(super) name: Arc<str>,
     pub(super) board: Arc<SourceBoard>,
     pub(super) commands: mpsc::Sender<SourceCommand>,
+}
+
+impl SourceControl {
+    /// Of a source that no process captures.
+    fn idle(name: &str) -> SourceControl {
+        let board = SourceBoard::default();
+        board.set_state(SourceState::Ended);
+        let (commands, _) = mpsc::channel(1);
+        SourceControl { name: name.into(), board: Arc::new(board), commands }
+    }
 }
 
 pub(super) struct Control {
@@ -46,7 +56,8 @@ pub(super) async fn stopped(config: &Checked) -> Result<admin::Handle, Error> {
     let (handle, commands) = admin::channel();
     // The sender stays with the task: never stopping but with the process.
     let (stop, stopping) = watch::channel(false);
-    let control = Control::new(config, outbox, None, Vec::new());
+    let sources = config.sources.iter().map(|source| SourceControl::idle(&source.name)).collect();
+    let control = Control::new(config, outbox, None, sources);
     tokio::spawn(async move {
         control.run(commands, stopping).await;
         drop(stop);
@@ -84,11 +95,6 @@ impl Control {
                 }
                 Command::ResumeSource { source, reply } => {
                     drop(reply.send(self.tell(&source, SourceCommand::Resume, "resumed").await))
-                }
-                Command::PauseRoute { reply, .. } | Command::ResumeRoute { reply, .. } => {
-                    let refusal =
-                        Refusal::new(RefusalKind::Invalid, "a route cannot be paused").help("pause its source");
-                    drop(reply.send(Err(refusal)));
                 }
                 Command::Snapshot { source, tables, after_gap, reply } => {
                     drop(reply.send(self.snapshot(&source, tables, after_gap).await));

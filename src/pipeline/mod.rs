@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use towpath_contract::{Error, ErrorKind, Fut};
-use tracing::{info, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::admin::{self, Metrics, Server};
 use crate::cli::engine::{self, Examined};
@@ -81,7 +81,8 @@ async fn run(config: Checked) -> Result<(), Error> {
     let mut controls = Vec::new();
     for source in &config.sources {
         let (task, control) = source_task(source, &config, &stored.routes, &outbox, stopping.clone());
-        sources.spawn(task.run());
+        let span = info_span!("capture", source = %source.name);
+        sources.spawn(task.run().instrument(span));
         controls.push(control);
     }
 
@@ -177,6 +178,7 @@ fn source_task(
         board: board.clone(),
         commands,
         stopping,
+        trouble: None,
     };
     (task, SourceControl { name, board, commands: sender })
 }

@@ -15,7 +15,7 @@ use towpath_contract::{
 };
 use tracing::{error, info, warn};
 
-use super::board::{SourceBoard, SourceState};
+use super::board::{SourceBoard, SourceState, View};
 use crate::event::EventBatch;
 use crate::failpoint::failpoint;
 use crate::outbox::{Outbox, OutboxError, Record, Recording};
@@ -46,6 +46,8 @@ pub(super) struct SourceTask {
     pub(super) commands: mpsc::Receiver<Command>,
     /// True once the process is to stop.
     pub(super) stopping: watch::Receiver<bool>,
+    /// What was logged of the attempts since it last captured.
+    pub(super) trouble: Option<String>,
 }
 
 /// Why a session with the source ended.
@@ -83,12 +85,12 @@ impl SourceTask {
                 Ended::Stopping | Ended::OutboxFailed => false,
                 Ended::Paused => {
                     self.board.set_state(SourceState::Paused);
-                    info!(source = %self.name, "paused");
+                    info!("paused");
                     self.wait_for_resume().await
                 }
                 Ended::Failed(error) if error.action == Action::Retry => self.wait_to_retry(error, &mut pauses).await,
                 Ended::Failed(error) => {
-                    error!(source = %self.name, kind = ?error.kind, "stopped: {error}");
+                    error!(kind = ?error.kind, "stopped: {error}");
                     self.board.set_state(SourceState::Stopped { error });
                     self.wait_for_resume().await
                 }
@@ -103,7 +105,12 @@ impl SourceTask {
     /// False when the process is to stop.
     async fn wait_to_retry(&mut self, error: Error, pauses: &mut Pauses) -> bool {
         let pause = pauses.next_pause();
-        warn!(source = %self.name, kind = ?error.kind, retry_in_ms = pause.as_millis() as u64, "{error}");
+        // One line per trouble: what is tried in vain again and again, for the same reason, is no news.
+        let text = error.to_string();
+        if self.trouble.as_ref() != Some(&text) {
+            warn!(kind = ?error.kind, retry_in_ms = pause.as_millis() as u64, "{text}");
+            self.trouble = Some(text);
+        }
         self.board.set_state(SourceState::Retrying { error, pause });
         let mut pausing = std::pin::pin!(sleep(pause));
         loop {
@@ -130,7 +137,7 @@ impl SourceTask {
                 command = self.commands.recv() => match command {
                     Some(Command::Resume) => return true,
                     Some(Command::Pause) => {}
-                    Some(Command::Snapshot { answer, .. }) => refuse_snapshot(answer, "the source is stopped; resume it first"),
+                    Some(Command::Snapshot { answer, .. }) => refuse_snapshot(answer, self.board.read(View::why_not_now)),
                     None => return false,
                 },
             }
@@ -143,7 +150,7 @@ impl SourceTask {
         match self.open().await {
             Ok(mut session) => {
                 let ended = session.capture(self).await.err().unwrap_or(Ended::Stopping);
-                session.finish(self, ended).await
+                session.finish(ended).await
             }
             Err(ended) => ended,
         }
@@ -159,7 +166,8 @@ impl SourceTask {
         let mut ticks = interval(Duration::from_secs(KEEP_ALIVE_SECONDS_MAX));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let identity: Arc<str> = capture.identity().into();
-        info!(source = %self.name, identity = %identity, position = %capture.progress().position_text, "capturing");
+        info!(identity = %identity, position = %capture.progress().position_text, "capturing");
+        self.trouble = None;
         self.board.opened(&identity);
         self.board.set_state(SourceState::Capturing);
         Ok(Session { capture, identity, batch: Batch::new(), ticks, in_flight: VecDeque::new() })
@@ -172,7 +180,7 @@ async fn stop(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-fn refuse_snapshot(answer: oneshot::Sender<Result<(), String>>, why: &str) {
+fn refuse_snapshot(answer: oneshot::Sender<Result<(), String>>, why: impl Into<String>) {
     // Nobody waits any more: then nobody misses the answer.
     let _ = answer.send(Err(why.into()));
 }
@@ -197,7 +205,7 @@ impl Session {
                 biased;
                 () = stop(&mut task.stopping) => return Err(Ended::Stopping),
                 position = next_recorded(&mut self.in_flight) => self.recorded(position?),
-                command = task.commands.recv() => self.obey(command, task)?,
+                command = task.commands.recv() => self.obey(command)?,
                 _ = self.ticks.tick() => task.board.tick(self.capture.progress(), self.in_flight.is_empty()),
                 captured = self.capture.next(&mut self.batch) => {
                     captured?;
@@ -213,12 +221,12 @@ impl Session {
         }
     }
 
-    fn obey(&mut self, command: Option<Command>, task: &SourceTask) -> Result<(), Ended> {
+    fn obey(&mut self, command: Option<Command>) -> Result<(), Ended> {
         match command {
             Some(Command::Pause) => Err(Ended::Paused),
             Some(Command::Resume) => Ok(()),
             Some(Command::Snapshot { request, answer }) => {
-                info!(source = %task.name, tables = ?request.tables, "snapshot requested");
+                info!(tables = ?request.tables, "snapshot requested");
                 let outcome = self.capture.snapshot(request).map_err(|error| error.to_string());
                 let _ = answer.send(outcome); // as in `refuse_snapshot`
                 Ok(())
@@ -267,7 +275,7 @@ impl Session {
     }
 
     /// Waits for what is on its way into the outbox, tells the source about it, and lets go of it.
-    async fn finish(mut self, task: &SourceTask, ended: Ended) -> Ended {
+    async fn finish(mut self, ended: Ended) -> Ended {
         if matches!(ended, Ended::OutboxFailed) {
             return ended;
         }
@@ -281,7 +289,7 @@ impl Session {
         if !matches!(ended, Ended::Failed(_))
             && let Err(error) = self.capture.close().await
         {
-            warn!(source = %task.name, "closing: {error}");
+            warn!("closing: {error}");
         }
         ended
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Client;
+use tracing::Instrument;
 
 use crate::position::Lsn;
 use crate::sql;
@@ -31,7 +32,7 @@ pub(crate) struct Monitor {
 impl Monitor {
     pub(crate) fn start(client: Arc<Client>, log_end: Lsn, heartbeat: Option<Duration>) -> Monitor {
         let shared = Arc::new(AtomicU64::new(log_end.0));
-        let task = tokio::spawn(watch(client, shared.clone(), heartbeat));
+        let task = tokio::spawn(watch(client, shared.clone(), heartbeat).in_current_span());
         Monitor { task, log_end: shared }
     }
 

@@ -48,7 +48,7 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
 
     let monitor =
         Monitor::start(client.clone(), system.flushed, config.heartbeat.as_ref().map(|heartbeat| heartbeat.every.0));
-    tracing::info!(source = name, slot = names.slot, from = %start.from.commit, "replication started");
+    tracing::info!(slot = names.slot, from = %start.from.commit, "replication started");
     Ok(Reader::new(ReaderParts {
         source: name.to_owned(),
         slot: names.slot,
@@ -155,10 +155,14 @@ impl Begin<'_> {
         let publication = self.names.publication.clone();
         let captured = catalog::captured(self.client, &self.config.tables, Some(&publication)).await?;
         for left_out in captured.left_out.iter().filter(|left_out| left_out.named) {
-            tracing::warn!(source = self.source, table = %format_args!("{}.{}", left_out.schema, left_out.name), reason = ?left_out.reason, "cannot be captured");
+            let table = format_args!("{}.{}", left_out.schema, left_out.name);
+            tracing::warn!(%table, reason = ?left_out.reason, "cannot be captured");
         }
         for pattern in &captured.unmatched {
-            tracing::warn!(source = self.source, pattern, "no table matches this pattern of `tables`");
+            tracing::warn!(
+                pattern,
+                "the database has no table that this pattern of `tables` takes: correct it, or remove it"
+            );
         }
         let target = target.clone();
         let connect: Connect = Box::new(move || {

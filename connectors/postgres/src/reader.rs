@@ -167,7 +167,7 @@ impl Reader {
                 if let Some(error) = publication_missing(&parts.source, &parts.publication, &warning) {
                     return Err(error);
                 }
-                tracing::warn!(source = parts.source, code = warning.code, "the server warns: {}", warning.message);
+                tracing::warn!(code = warning.code, "the server warns: {}", warning.message);
             }
             Frame::Keepalive { end, reply } => {
                 if reply {

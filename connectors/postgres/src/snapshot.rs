@@ -55,6 +55,7 @@ use tokio::task::JoinHandle;
 use towpath_contract::{
     Batch, Error, Position, Result, SnapshotProgress, SnapshotRequest, StateEntry, TableSchema, Value,
 };
+use tracing::Instrument;
 
 use crate::catalog::CapturedTable;
 use crate::config::{SnapshotConfig, SnapshotMode};
@@ -109,7 +110,7 @@ impl Snapshotter {
             Limits { chunk_rows: config.chunk_rows.max(1) as usize, rows_per_second_max: config.rows_per_second_max };
         let reader =
             Reader { connect, publication, limits, gate: gate.clone(), jobs: job_queue, reports: report_queue };
-        let task = tokio::spawn(reader.run());
+        let task = tokio::spawn(reader.run().in_current_span());
         let mut snapshotter =
             Snapshotter { gate, jobs, reports, task, tables, current: None, held: None, seen: None, pending };
         snapshotter.go_on()?;

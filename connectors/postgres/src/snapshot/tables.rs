@@ -165,7 +165,8 @@ impl Tables {
         }
         if state.status == Status::Done {
             entry.since = None;
-            tracing::info!(table = name, rows = state.rows_done, seconds = state.seconds, "the table was read");
+            let seconds = (state.seconds * 1000.0).round() / 1000.0;
+            tracing::info!(table = name, rows = state.rows_done, seconds, "the table was read");
         } else if self.logged.elapsed() >= LOG_EVERY {
             self.logged = Instant::now();
             log_progress(&progress_of(entry));
