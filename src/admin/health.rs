@@ -236,7 +236,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen, 8 * 3 * 3 * 4 * 5);
+        assert_eq!(seen, 8 * 3 * 3 * 3 * 5);
     }
 
     #[test]
