@@ -8,6 +8,7 @@ mod assemble;
 mod catalog;
 mod config;
 mod connect;
+mod coverage;
 pub mod decode;
 mod doctor;
 mod failure;

@@ -1,20 +1,25 @@
-//! What is asked of the server beside the stream: how far its log goes, and the optional heartbeat.
+//! What is asked of the server beside the stream: how far its log goes, whether the publication still covers what it did,
+//! and the optional heartbeat.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Client;
+use towpath_contract::Result;
 use tracing::Instrument;
 
+use crate::coverage::{self, Coverage};
 use crate::position::Lsn;
+use crate::publication::wanted_tables;
+use crate::selection::Selection;
 use crate::sql;
 
 /// The stream does not tell how far the log goes: its messages carry their own address, its keepalives that of what was
-/// decoded. The lag in bytes is therefore asked for.
-const LOG_END_EVERY: Duration = Duration::from_secs(5);
+/// decoded. The lag in bytes is therefore asked for. Nor does it tell what it leaves out.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// A standby cannot say where it writes, for it does not; it says what it replayed.
 const LOG_END: &str =
@@ -23,22 +28,48 @@ const LOG_END: &str =
 /// Moves the log on, so that the slot can follow. Needs no table; no transaction id is used up.
 const HEARTBEAT: &str = "SELECT pg_logical_emit_message(false, 'towpath.heartbeat', '')";
 
+/// The publication as it was when the stream began.
+pub(crate) struct Published {
+    pub(crate) publication: String,
+    pub(crate) selection: Selection,
+    pub(crate) coverage: Coverage,
+    pub(crate) fingerprint: String,
+    pub(crate) server_version: u32,
+}
+
+/// What the task found, for the reader.
+#[derive(Default)]
+struct Found {
+    log_end: AtomicU64,
+    lost: OnceLock<String>,
+}
+
 /// Runs until it is dropped.
 pub(crate) struct Monitor {
     task: JoinHandle<()>,
-    log_end: Arc<AtomicU64>,
+    found: Arc<Found>,
 }
 
 impl Monitor {
-    pub(crate) fn start(client: Arc<Client>, log_end: Lsn, heartbeat: Option<Duration>) -> Monitor {
-        let shared = Arc::new(AtomicU64::new(log_end.0));
-        let task = tokio::spawn(watch(client, shared.clone(), heartbeat).in_current_span());
-        Monitor { task, log_end: shared }
+    pub(crate) fn start(
+        client: Arc<Client>,
+        log_end: Lsn,
+        published: Published,
+        heartbeat: Option<Duration>,
+    ) -> Monitor {
+        let found = Arc::new(Found { log_end: AtomicU64::new(log_end.0), ..Found::default() });
+        let task = tokio::spawn(watch(client, found.clone(), published, heartbeat).in_current_span());
+        Monitor { task, found }
     }
 
     /// Where the server's log ended, as last heard.
     pub(crate) fn log_end(&self) -> Lsn {
-        Lsn(self.log_end.load(Ordering::Relaxed))
+        Lsn(self.found.log_end.load(Ordering::Relaxed))
+    }
+
+    /// The publication left something out, and what is unknown by that. It does not end.
+    pub(crate) fn lost(&self) -> Option<&str> {
+        self.found.lost.get().map(String::as_str)
     }
 }
 
@@ -48,7 +79,7 @@ impl Drop for Monitor {
     }
 }
 
-async fn watch(client: Arc<Client>, log_end: Arc<AtomicU64>, heartbeat: Option<Duration>) {
+async fn watch(client: Arc<Client>, found: Arc<Found>, mut published: Published, heartbeat: Option<Duration>) {
     let mut next_look = Instant::now();
     let mut next_beat = heartbeat.map(|every| Instant::now() + every);
     let mut healthy = true;
@@ -67,12 +98,41 @@ async fn watch(client: Arc<Client>, log_end: Arc<AtomicU64>, heartbeat: Option<D
             healthy = sent.is_ok();
         }
         if next_look <= now {
-            next_look = now + LOG_END_EVERY;
+            next_look = now + LOOK_EVERY;
+            // What cannot be asked now is asked next time; a connection that is gone ends the stream too.
+            if let Ok(Some(what)) = look_at_publication(&client, &mut published).await {
+                let since = Lsn(found.log_end.load(Ordering::Relaxed));
+                let _ = found.lost.set(format!("{what}: such changes since {since} are unknown"));
+            }
             if let Ok(rows) = sql::rows(&client, "asking for the end of the log", LOG_END).await
                 && let Some(Ok(lsn)) = rows.first().map(|row| sql::text(row, 0).parse::<Lsn>())
             {
-                log_end.store(lsn.0, Ordering::Relaxed);
+                found.log_end.store(lsn.0, Ordering::Relaxed);
             }
         }
     }
+}
+
+/// What the publication covered and covers no more.
+async fn look_at_publication(client: &Client, published: &mut Published) -> Result<Option<String>> {
+    let (name, version) = (published.publication.as_str(), published.server_version);
+    let fingerprint = coverage::fingerprint(client, name, version).await?;
+    if fingerprint == published.fingerprint {
+        return Ok(None);
+    }
+    // A table that was dropped meanwhile is not listed, nor one whose new name is not asked for.
+    let tables = wanted_tables(client, &published.selection, version).await?;
+    let now = Coverage::look_up(client, name, &tables, version).await?;
+    let lost = published.coverage.lost(&now);
+    for table in published.coverage.uncovered(&now) {
+        tracing::warn!(
+            table,
+            "a new table, which `tables` asks for and no entry of the publication covers: pause and resume the source to take it in"
+        );
+    }
+    published.fingerprint = fingerprint;
+    if lost.is_none() {
+        published.coverage = now;
+    }
+    Ok(lost)
 }

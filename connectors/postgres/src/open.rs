@@ -5,14 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio_postgres::Client;
-use towpath_contract::{AFTER_GAP, Error, ErrorKind, Result, Resume, SnapshotRequest};
+use towpath_contract::{AFTER_GAP, Error, ErrorKind, Result, Resume, SnapshotRequest, StateEntry};
 
 use crate::assemble::Assembler;
 use crate::catalog;
 use crate::config::{PostgresConfig, SnapshotMode};
 use crate::connect::{Server, Target};
+use crate::coverage::{self, Coverage};
 use crate::feedback::Feedback;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Published};
 use crate::position::{LogPosition, Lsn};
 use crate::publication;
 use crate::reader::{Reader, ReaderParts};
@@ -44,10 +45,15 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
     let begin = Begin { source: name, names: &names, config, server: &server, client: &client, identity: &identity };
     let start = begin.start(&selection, &resume, system.flushed).await?;
     begin.replicate(&mut wire, start.from.commit).await?;
+    let published = begin.published(&selection, &resume, start.after_gap).await?;
     let snapshotter = begin.snapshotter(&target, &resume, start.after_gap).await?;
 
-    let monitor =
-        Monitor::start(client.clone(), system.flushed, config.heartbeat.as_ref().map(|heartbeat| heartbeat.every.0));
+    let mut first_state = vec![published.coverage.entry()?];
+    if start.after_gap {
+        first_state.push(StateEntry { key: AFTER_GAP.to_owned(), value: None });
+    }
+    let heartbeat = config.heartbeat.as_ref().map(|heartbeat| heartbeat.every.0);
+    let monitor = Monitor::start(client.clone(), system.flushed, published, heartbeat);
     tracing::info!(slot = names.slot, from = %start.from.commit, "replication started");
     Ok(Reader::new(ReaderParts {
         source: name.to_owned(),
@@ -63,7 +69,7 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
         monitor,
         read_timeout: config.read_timeout.0,
         first_run: start.first_run,
-        forget: if start.after_gap { vec![AFTER_GAP.to_owned()] } else { Vec::new() },
+        first_state,
     }))
 }
 
@@ -148,6 +154,27 @@ impl Begin<'_> {
             }
         };
         Ok(Start { from: LogPosition::after(from), first_run: true, after_gap })
+    }
+
+    /// What the publication covers, which must never have been less since the last run.
+    async fn published(&self, selection: &Selection, resume: &Resume, after_gap: bool) -> Result<Published> {
+        let publication = self.names.publication.as_str();
+        let version = self.server.version;
+        let fingerprint = coverage::fingerprint(self.client, publication, version).await?;
+        let tables = publication::wanted_tables(self.client, selection, version).await?;
+        let coverage = Coverage::look_up(self.client, publication, &tables, version).await?;
+        let before = if after_gap { None } else { Coverage::recorded(&resume.state)? };
+        if let Some(what) = before.and_then(|before| before.lost(&coverage)) {
+            let message = format!("{what}: such changes since Towpath last captured are unknown");
+            return Err(slot::gap(self.source, format!("checking the publication {publication}"), message));
+        }
+        Ok(Published {
+            publication: publication.to_owned(),
+            selection: selection.clone(),
+            coverage,
+            fingerprint,
+            server_version: version,
+        })
     }
 
     /// The snapshots that are wanted, or were interrupted. After a gap every table is read, whatever the config says.

@@ -42,7 +42,11 @@ fn is_true() -> bool {
 /// first run left on it.
 pub(crate) async fn prepare(client: &Client, wanted: &Wanted<'_>) -> Result<Option<Mark>> {
     let operation = format!("preparing the publication {}", wanted.publication);
-    let tables = wanted_tables(client, wanted, &operation).await?;
+    let tables: Vec<Table> = wanted_tables(client, wanted.selection, wanted.server_version)
+        .await?
+        .into_iter()
+        .map(|listed| listed.table)
+        .collect();
     let Some(found) = look_up(client, wanted, &operation).await? else {
         if !wanted.create {
             return Err(Error::operator(ErrorKind::Setup, operation, "it does not exist, and `create` is false")
@@ -73,17 +77,17 @@ async fn look_up(client: &Client, wanted: &Wanted<'_>, operation: &str) -> Resul
 
 /// The tables that the config matches, as a publication lists them: the root of a partitioned table for all of it, and
 /// before PostgreSQL 13, which cannot publish a root, its leaves.
-async fn wanted_tables(client: &Client, wanted: &Wanted<'_>, operation: &str) -> Result<Vec<Table>> {
+pub(crate) async fn wanted_tables(client: &Client, selection: &Selection, server_version: u32) -> Result<Vec<Listed>> {
     let query = "SELECT c.oid, n.nspname, c.relname, c.relkind, i.inhparent FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_catalog.pg_inherits i ON c.relispartition AND i.inhrelid = c.oid \
          WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' ORDER BY n.nspname, c.relname";
-    let rows = sql::rows(client, operation, query).await?;
+    let rows = sql::rows(client, "listing the tables", query).await?;
     let tables: Vec<Listed> = rows
         .iter()
         .map(|row| {
             let [oid, schema, name, kind, parent] = [0, 1, 2, 3, 4].map(|column| sql::text(row, column).to_owned());
-            let selected = wanted.selection.matches(&schema, &name);
+            let selected = selection.matches(&schema, &name);
             Listed {
                 oid,
                 parent: (!parent.is_empty()).then_some(parent),
@@ -93,19 +97,19 @@ async fn wanted_tables(client: &Client, wanted: &Wanted<'_>, operation: &str) ->
             }
         })
         .collect();
-    Ok(publishable(&tables, wanted.server_version >= 130_000))
+    Ok(publishable(tables, server_version >= 130_000))
 }
 
-struct Listed {
-    oid: String,
+pub(crate) struct Listed {
+    pub(crate) oid: String,
     parent: Option<String>,
-    table: Table,
+    pub(crate) table: Table,
     /// A partitioned table, which holds no rows of its own.
     root: bool,
     selected: bool,
 }
 
-fn publishable(tables: &[Listed], by_root: bool) -> Vec<Table> {
+fn publishable(tables: Vec<Listed>, by_root: bool) -> Vec<Listed> {
     let ancestor_selected = |table: &Listed| {
         let mut parent = table.parent.as_ref();
         while let Some(oid) = parent {
@@ -117,11 +121,12 @@ fn publishable(tables: &[Listed], by_root: bool) -> Vec<Table> {
         }
         false
     };
-    let wanted = |table: &&Listed| match by_root {
+    let wanted = |table: &Listed| match by_root {
         true => table.selected && !ancestor_selected(table),
         false => !table.root && (table.selected || ancestor_selected(table)),
     };
-    tables.iter().filter(wanted).map(|table| table.table.clone()).collect()
+    let wanted: Vec<bool> = tables.iter().map(wanted).collect();
+    tables.into_iter().zip(wanted).filter_map(|(table, wanted)| wanted.then_some(table)).collect()
 }
 
 fn creation_sql(wanted: &Wanted<'_>, tables: &[Table]) -> String {
@@ -281,19 +286,20 @@ mod tests {
         Listed { oid: oid.into(), parent: parent.map(str::to_owned), table, root, selected }
     }
 
-    fn names(tables: &[Listed], by_root: bool) -> Vec<String> {
-        publishable(tables, by_root).into_iter().map(|(_, name)| name).collect()
+    fn names(tables: &[(&str, Option<&str>, bool, bool)], by_root: bool) -> Vec<String> {
+        let tables = tables.iter().map(|(oid, parent, root, selected)| listed(oid, *parent, *root, *selected));
+        publishable(tables.collect(), by_root).into_iter().map(|listed| listed.table.1).collect()
     }
 
     #[test]
     fn a_partitioned_table_is_published_by_its_root_or_else_by_its_leaves() {
         let tables = [
-            listed("1", None, false, true),
-            listed("2", None, true, true),
-            listed("3", Some("2"), true, false),
-            listed("4", Some("3"), false, true),
-            listed("5", Some("2"), false, false),
-            listed("6", None, false, false),
+            ("1", None, false, true),
+            ("2", None, true, true),
+            ("3", Some("2"), true, false),
+            ("4", Some("3"), false, true),
+            ("5", Some("2"), false, false),
+            ("6", None, false, false),
         ];
         assert_eq!(names(&tables, true), ["t1", "t2"]);
         assert_eq!(names(&tables, false), ["t1", "t4", "t5"]);
@@ -301,8 +307,7 @@ mod tests {
 
     #[test]
     fn a_leaf_that_is_asked_for_alone_is_published_alone() {
-        let tables =
-            [listed("2", None, true, false), listed("4", Some("2"), false, true), listed("5", Some("2"), false, false)];
+        let tables = [("2", None, true, false), ("4", Some("2"), false, true), ("5", Some("2"), false, false)];
         assert_eq!(names(&tables, true), ["t4"]);
         assert_eq!(names(&tables, false), ["t4"]);
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use towpath_contract::{
-    Action, BATCH_BYTES, Batch, Capture, Error, ErrorKind, Fut, Position, Progress, Result, SnapshotRequest,
+    Action, BATCH_BYTES, Batch, Capture, Error, ErrorKind, Fut, Position, Progress, Result, SnapshotRequest, StateEntry,
 };
 
 use crate::assemble::{Assembler, is_bare};
@@ -44,8 +44,8 @@ pub(crate) struct ReaderParts {
     pub(crate) read_timeout: Duration,
     /// The start position is to be recorded at once, so that an interrupted first run is told from a lost outbox.
     pub(crate) first_run: bool,
-    /// State entries that end with the first batch.
-    pub(crate) forget: Vec<String>,
+    /// State entries that go with the first batch.
+    pub(crate) first_state: Vec<StateEntry>,
 }
 
 pub(crate) struct Reader {
@@ -106,6 +106,7 @@ impl Reader {
     async fn next_changes(&mut self, batch: &mut Batch) -> Result<()> {
         self.parts.assembler.enter(batch);
         loop {
+            self.check_publication()?;
             let stop = self.deliver(batch).await?;
             // A position within a transaction is as good to resume from as one after it.
             if matches!(stop, Stop::Full | Stop::Held) && !is_bare(batch) {
@@ -114,13 +115,23 @@ impl Reader {
             self.offer_position(batch);
             self.tell_server().await?;
             if self.is_due(batch, &stop) {
-                for key in self.parts.forget.drain(..) {
-                    batch.put_state(key, None);
-                }
+                batch.state.append(&mut self.parts.first_state);
                 self.quiet.last_recorded = Instant::now();
                 return Ok(());
             }
             self.wait(batch, &stop).await?;
+        }
+    }
+
+    /// Everything in the batch is right, and is read again after the gap; what the server left out is not in it.
+    fn check_publication(&self) -> Result<()> {
+        let parts = &self.parts;
+        match parts.monitor.lost() {
+            Some(what) => {
+                let operation = format!("watching the publication {}", parts.publication);
+                Err(slot::gap(&parts.source, operation, what.to_owned()))
+            }
+            None => Ok(()),
         }
     }
 

@@ -1,0 +1,189 @@
+//! By which of its entries a publication covers each captured table. Remembered beside the position, and looked at while
+//! the stream runs: the server leaves out, without a word, what was written while a table was not published, and a table
+//! that was put back is published by a new entry.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use tokio_postgres::Client;
+use towpath_contract::{Error, Result, StateEntry};
+
+use crate::publication::Listed;
+use crate::sql::{self, literal};
+
+/// The connector's state entry.
+pub(crate) const STATE: &str = "publication";
+
+const OPERATION: &str = "comparing the publication with what it was";
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Coverage {
+    /// Of `insert`, `update`, `delete`, `truncate`.
+    operations: BTreeSet<String>,
+    /// By the table's oid, which a new name does not change.
+    tables: BTreeMap<String, Covered>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Covered {
+    name: String,
+    /// `table 16401`, `schema 16402`, `all 16400`: kind and oid of the entry.
+    entries: BTreeSet<String>,
+}
+
+impl Coverage {
+    /// What the publication covers of `wanted`, as [`crate::publication::wanted_tables`] gave it.
+    pub(crate) async fn look_up(
+        client: &Client,
+        publication: &str,
+        wanted: &[Listed],
+        server_version: u32,
+    ) -> Result<Coverage> {
+        let operation = "looking at what the publication covers";
+        let mut coverage = Coverage::default();
+        for row in sql::rows(client, operation, &operations_sql(publication, server_version)).await? {
+            coverage.operations.insert(sql::text(&row, 0).to_owned());
+        }
+        let rows = sql::rows(client, operation, &entries_sql(publication, server_version)).await?;
+        let mut entries: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+        for row in &rows {
+            entries.entry(sql::text(row, 0)).or_default().insert(sql::text(row, 1).to_owned());
+        }
+        for Listed { oid, table: (schema, name), .. } in wanted {
+            let entries = entries.remove(oid.as_str()).unwrap_or_default();
+            coverage.tables.insert(oid.clone(), Covered { name: format!("{schema}.{name}"), entries });
+        }
+        Ok(coverage)
+    }
+
+    /// As an earlier run recorded it.
+    pub(crate) fn recorded(state: &BTreeMap<String, Vec<u8>>) -> Result<Option<Coverage>> {
+        let Some(bytes) = state.get(STATE) else { return Ok(None) };
+        serde_json::from_slice(bytes).map(Some).map_err(|error| Error::bug(OPERATION, error))
+    }
+
+    pub(crate) fn entry(&self) -> Result<StateEntry> {
+        let bytes = serde_json::to_vec(self).map_err(|error| Error::bug(OPERATION, error))?;
+        Ok(StateEntry { key: STATE.to_owned(), value: Some(bytes) })
+    }
+
+    /// Tables of `now` that are new, and that no entry covers.
+    pub(crate) fn uncovered<'a>(&'a self, now: &'a Coverage) -> impl Iterator<Item = &'a str> {
+        let new = now.tables.iter().filter(|(oid, _)| !self.tables.contains_key(*oid));
+        new.filter(|(_, covered)| covered.entries.is_empty()).map(|(_, covered)| covered.name.as_str())
+    }
+
+    /// What may be missing if the publication was `self` and is `now`; `None` when nothing is. Tables that are no longer
+    /// there or no longer asked for are not missed.
+    pub(crate) fn lost(&self, now: &Coverage) -> Option<String> {
+        let operations: Vec<&str> = self.operations.difference(&now.operations).map(String::as_str).collect();
+        if !operations.is_empty() {
+            return Some(format!("it does not publish {} any more", operations.join(", ")));
+        }
+        let lost = |(oid, before): (&String, &Covered)| {
+            let covered = now.tables.get(oid)?;
+            let interrupted = !before.entries.is_empty() && before.entries.is_disjoint(&covered.entries);
+            interrupted.then(|| covered.name.clone())
+        };
+        let lost: Vec<String> = self.tables.iter().filter_map(lost).collect();
+        (!lost.is_empty()).then(|| format!("it did not publish {}, if only for a while", lost.join(", ")))
+    }
+}
+
+/// One short text that changes whenever an entry or an option of the publication does, or a table is created; for looking
+/// often.
+pub(crate) async fn fingerprint(client: &Client, publication: &str, server_version: u32) -> Result<String> {
+    let schemas = match server_version {
+        150_000.. => {
+            "(SELECT string_agg(s.oid::text, ',' ORDER BY s.oid) FROM pg_catalog.pg_publication_namespace s WHERE s.pnpubid = p.oid)"
+        }
+        _ => "NULL::text",
+    };
+    let query = format!(
+        "SELECT p.oid::text || ' ' || p.xmin::text || ' ' || md5(concat((SELECT string_agg(r.oid::text, ',' ORDER BY r.oid) \
+         FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid), ';', {schemas})) || ' ' || coalesce((SELECT max(oid)::text \
+         FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND relpersistence = 'p'), '') \
+         FROM pg_catalog.pg_publication p WHERE p.pubname = {}",
+        literal(publication)
+    );
+    let rows = sql::rows(client, "looking whether the publication changed", &query).await?;
+    Ok(rows.first().map(|row| sql::text(row, 0).to_owned()).unwrap_or_default())
+}
+
+fn operations_sql(publication: &str, server_version: u32) -> String {
+    let mut operations = vec!["insert", "update", "delete"];
+    if server_version >= 110_000 {
+        operations.push("truncate");
+    }
+    let one = |operation: &&str| {
+        let publication = literal(publication);
+        format!("SELECT '{operation}' FROM pg_catalog.pg_publication WHERE pubname = {publication} AND pub{operation}")
+    };
+    operations.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ")
+}
+
+/// A table is covered by an entry of its own, of the partitioned tables above it, or of a schema of theirs.
+fn entries_sql(publication: &str, server_version: u32) -> String {
+    let schemas = match server_version {
+        150_000.. => {
+            "UNION ALL SELECT up.base, 'schema ' || s.oid::text FROM up JOIN pg_catalog.pg_class c ON c.oid = up.at \
+             JOIN pg_catalog.pg_publication_namespace s ON s.pnnspid = c.relnamespace JOIN p ON p.oid = s.pnpubid"
+        }
+        _ => "",
+    };
+    format!(
+        "WITH RECURSIVE p AS (SELECT oid, puballtables FROM pg_catalog.pg_publication WHERE pubname = {}), \
+         up AS (SELECT oid AS base, oid AS at, relispartition AS part FROM pg_catalog.pg_class \
+           WHERE relkind IN ('r', 'p') AND relpersistence = 'p' \
+           UNION ALL SELECT up.base, i.inhparent, c.relispartition FROM up \
+           JOIN pg_catalog.pg_inherits i ON up.part AND i.inhrelid = up.at JOIN pg_catalog.pg_class c ON c.oid = i.inhparent) \
+         SELECT up.base, 'table ' || r.oid::text FROM up JOIN pg_catalog.pg_publication_rel r ON r.prrelid = up.at \
+           JOIN p ON p.oid = r.prpubid \
+         UNION ALL SELECT up.base, 'all ' || p.oid::text FROM up JOIN p ON p.puballtables WHERE up.base = up.at {schemas}",
+        literal(publication)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coverage(operations: &[&str], tables: &[(&str, &[&str])]) -> Coverage {
+        let text = |text: &&str| (*text).to_owned();
+        let covered = |(oid, entries): &(&str, &[&str])| {
+            (text(oid), Covered { name: format!("s.t{oid}"), entries: entries.iter().map(text).collect() })
+        };
+        Coverage { operations: operations.iter().map(text).collect(), tables: tables.iter().map(covered).collect() }
+    }
+
+    #[test]
+    fn a_table_that_was_out_for_a_while_is_missed_and_one_that_is_gone_is_not() {
+        let before = coverage(&["insert"], &[("1", &["table 7"]), ("2", &["table 8"]), ("3", &[])]);
+        assert_eq!(before.lost(&before), None);
+        let gone = coverage(&["insert", "update"], &[("1", &["table 7"]), ("4", &["table 9"])]);
+        assert_eq!(before.lost(&gone), None);
+        let out = coverage(&["insert"], &[("1", &[]), ("2", &["table 8"])]);
+        assert!(before.lost(&out).unwrap().contains("publish s.t1,"));
+        let back = coverage(&["insert"], &[("1", &["table 10"]), ("2", &["table 8"])]);
+        assert!(before.lost(&back).unwrap().contains("publish s.t1,"));
+        // Covered twice for a while, and never by none.
+        let twice = coverage(&["insert"], &[("1", &["schema 3", "table 7"]), ("2", &["table 8"])]);
+        let other = coverage(&["insert"], &[("1", &["schema 3"]), ("2", &["table 8"])]);
+        assert_eq!((before.lost(&twice), twice.lost(&other)), (None, None));
+    }
+
+    #[test]
+    fn an_operation_that_is_left_out_is_missed() {
+        let before = coverage(&["insert", "delete"], &[]);
+        assert!(before.lost(&coverage(&["insert"], &[])).unwrap().contains("delete"));
+    }
+
+    #[test]
+    fn it_reads_back() {
+        let before = coverage(&["insert"], &[("1", &["table 7"])]);
+        let entry = before.entry().unwrap();
+        let state = BTreeMap::from([(entry.key, entry.value.unwrap())]);
+        assert_eq!(Coverage::recorded(&state).unwrap(), Some(before));
+        assert_eq!(Coverage::recorded(&BTreeMap::new()).unwrap(), None);
+    }
+}
