@@ -58,7 +58,7 @@ async fn chinook_and_ten_thousand_random_changes_reach_the_consumer() {
     without_foreign_keys(&client).await;
     let seed = fastrand::u64(..);
     eprintln!("seed {seed}");
-    let mut workload = Workload::new(seed, 100_000, CHANGED);
+    let mut workload = Workload::new(seed, rig.postgres.major(), 100_000, CHANGED);
     let mut statements = 0;
     while statements < 10_000 {
         statements += workload.transaction(&client).await.expect("the workload is valid SQL");

@@ -99,7 +99,7 @@ async fn random_faults_lose_nothing() {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut rig = Rig::with_own_broker().await;
     rig.postgres.sql(&script).await;
-    let mut workload = Workload::new(random.u64(..), 100_000, CHANGED);
+    let mut workload = Workload::new(random.u64(..), rig.postgres.major(), 100_000, CHANGED);
     let mut towpath = rig.towpath("postgres", "").run();
     let client = rig.postgres.client("postgres").await;
     let mut checker = towpath_test_support::Checker::new(&client, TABLES).await;

@@ -17,12 +17,14 @@ pub(crate) struct Workload {
     random: fastrand::Rng,
     next_key: i64,
     tables: &'static [Table],
+    truncates: bool,
 }
 
 impl Workload {
-    /// New keys start at `first_key`.
-    pub(crate) fn new(seed: u64, first_key: i64, tables: &'static [Table]) -> Workload {
-        Workload { random: fastrand::Rng::with_seed(seed), next_key: first_key, tables }
+    /// For a server of this major version. New keys start at `first_key`.
+    pub(crate) fn new(seed: u64, major: u32, first_key: i64, tables: &'static [Table]) -> Workload {
+        // PostgreSQL 10 does not publish TRUNCATE.
+        Workload { random: fastrand::Rng::with_seed(seed), next_key: first_key, tables, truncates: major >= 11 }
     }
 
     /// One transaction of 1 to 8 statements, committed or rolled back. Returns how many statements it had.
@@ -67,7 +69,7 @@ impl Workload {
             },
             700..800 => format!("UPDATE {name} SET {moving} = {new_key} WHERE {one}"),
             800..997 => format!("DELETE FROM {name} WHERE {one}"),
-            _ if table.truncatable => format!("TRUNCATE {name}"),
+            _ if table.truncatable && self.truncates => format!("TRUNCATE {name}"),
             _ => format!("DELETE FROM {name} WHERE {moving} BETWEEN {near} AND {near} + 20"),
         }
     }
