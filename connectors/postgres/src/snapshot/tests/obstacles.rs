@@ -9,14 +9,15 @@ use super::*;
 
 #[tokio::test]
 async fn a_commit_that_is_streamed_before_it_is_visible_is_waited_for() {
-    let postgres = server().await;
+    // Sessions do not wait for the standby that never comes, unless they say so.
+    let settings = "synchronous_standby_names = 'nobody'\nsynchronous_commit = local";
+    let postgres = Postgres::builder().settings(settings).start().await;
     let setup = "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'old')";
     let never = SnapshotConfig { mode: SnapshotMode::Never, ..config(100) };
     let mut bench = Bench::start_with(&postgres, setup, &never).await;
-    postgres.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await;
-    postgres.sql("SELECT pg_reload_conf()").await;
     // Committed in the log, and so in the stream; its session waits for a standby, and nobody sees the row.
     let writer = session(&bench.url).await;
+    writer.batch_execute("SET synchronous_commit = on").await.unwrap();
     let writer_pid = crate::sql::row(&writer, "test", "SELECT pg_backend_pid()").await.unwrap();
     let writer_pid = crate::sql::text(&writer_pid, 0).to_owned();
     let update = tokio::spawn(async move { writer.batch_execute("UPDATE t SET v = 'new'").await });
