@@ -18,10 +18,21 @@ const OPERATION: &str = "comparing the publication with what it was";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Coverage {
+    /// The publication's options. Absent in what an older Towpath recorded.
+    #[serde(default)]
+    options: Options,
     /// Of `insert`, `update`, `delete`, `truncate`.
     operations: BTreeSet<String>,
     /// By the table's oid, which a new name does not change.
     tables: BTreeMap<String, Covered>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Options {
+    /// Oid and row version in the catalogue, as one text: another one says that somebody altered the publication.
+    version: String,
+    owner: String,
+    via_root: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +52,10 @@ impl Coverage {
     ) -> Result<Coverage> {
         let operation = "looking at what the publication covers";
         let mut coverage = Coverage::default();
+        for row in sql::rows(client, operation, &options_sql(publication, server_version)).await? {
+            let [version, owner] = [0, 1].map(|column| sql::text(&row, column).to_owned());
+            coverage.options = Options { version, owner, via_root: sql::is_true(&row, 2) };
+        }
         for row in sql::rows(client, operation, &operations_sql(publication, server_version)).await? {
             coverage.operations.insert(sql::text(&row, 0).to_owned());
         }
@@ -80,6 +95,18 @@ impl Coverage {
         if !operations.is_empty() {
             return Some(format!("it does not publish {} any more", operations.join(", ")));
         }
+        if self.options.via_root && !now.options.via_root {
+            return Some("it publishes partitions under their own names, and no more under their root's".to_owned());
+        }
+        let altered = self.options.version != now.options.version && !self.options.version.is_empty();
+        let explained = self.operations != now.operations
+            || self.options.owner != now.options.owner
+            || self.options.via_root != now.options.via_root;
+        if altered && !explained {
+            return Some(
+                "its options were changed, and changed back: it may not have published some operations".to_owned(),
+            );
+        }
         let lost = |(oid, before): (&String, &Covered)| {
             let covered = now.tables.get(oid)?;
             let interrupted = !before.entries.is_empty() && before.entries.is_disjoint(&covered.entries);
@@ -108,6 +135,14 @@ pub(crate) async fn fingerprint(client: &Client, publication: &str, server_versi
     );
     let rows = sql::rows(client, "looking whether the publication changed", &query).await?;
     Ok(rows.first().map(|row| sql::text(row, 0).to_owned()).unwrap_or_default())
+}
+
+fn options_sql(publication: &str, server_version: u32) -> String {
+    let via_root = if server_version >= 130_000 { "pubviaroot" } else { "false" };
+    format!(
+        "SELECT oid::text || ' ' || xmin::text, pubowner, {via_root} FROM pg_catalog.pg_publication WHERE pubname = {}",
+        literal(publication)
+    )
 }
 
 fn operations_sql(publication: &str, server_version: u32) -> String {
@@ -153,7 +188,12 @@ mod tests {
         let covered = |(oid, entries): &(&str, &[&str])| {
             (text(oid), Covered { name: format!("s.t{oid}"), entries: entries.iter().map(text).collect() })
         };
-        Coverage { operations: operations.iter().map(text).collect(), tables: tables.iter().map(covered).collect() }
+        let options = Options { version: "1 2".into(), owner: "3".into(), via_root: true };
+        Coverage {
+            options,
+            operations: operations.iter().map(text).collect(),
+            tables: tables.iter().map(covered).collect(),
+        }
     }
 
     #[test]
@@ -176,6 +216,21 @@ mod tests {
     fn an_operation_that_is_left_out_is_missed() {
         let before = coverage(&["insert", "delete"], &[]);
         assert!(before.lost(&coverage(&["insert"], &[])).unwrap().contains("delete"));
+    }
+
+    #[test]
+    fn options_that_were_changed_and_changed_back_are_missed() {
+        let before = coverage(&["insert"], &[]);
+        let mut now = before.clone();
+        now.options.version = "1 3".into();
+        assert!(before.lost(&now).unwrap().contains("changed back"));
+        let owned = Coverage { options: Options { owner: "4".into(), ..now.options.clone() }, ..now.clone() };
+        assert_eq!(before.lost(&owned), None);
+        let wider = Coverage { options: now.options.clone(), ..coverage(&["insert", "delete"], &[]) };
+        assert_eq!(before.lost(&wider), None);
+        let by_leaves = Coverage { options: Options { via_root: false, ..now.options }, ..now };
+        assert!(before.lost(&by_leaves).unwrap().contains("partitions"));
+        assert_eq!(Coverage { options: Options::default(), ..before.clone() }.lost(&before), None);
     }
 
     #[test]

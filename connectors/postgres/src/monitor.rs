@@ -2,13 +2,13 @@
 //! and the optional heartbeat.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Client;
-use towpath_contract::Result;
+use towpath_contract::{Result, StateEntry};
 use tracing::Instrument;
 
 use crate::coverage::{self, Coverage};
@@ -33,6 +33,8 @@ pub(crate) struct Published {
     pub(crate) publication: String,
     pub(crate) selection: Selection,
     pub(crate) coverage: Coverage,
+    /// The coverage's entry, where it is not what was recorded.
+    pub(crate) news: Vec<StateEntry>,
     pub(crate) fingerprint: String,
     pub(crate) server_version: u32,
 }
@@ -42,6 +44,8 @@ pub(crate) struct Published {
 struct Found {
     log_end: AtomicU64,
     lost: OnceLock<String>,
+    /// To be recorded: what the publication covers now.
+    news: Mutex<Vec<StateEntry>>,
 }
 
 /// Runs until it is dropped.
@@ -65,6 +69,11 @@ impl Monitor {
     /// Where the server's log ended, as last heard.
     pub(crate) fn log_end(&self) -> Lsn {
         Lsn(self.found.log_end.load(Ordering::Relaxed))
+    }
+
+    /// State entries to be recorded.
+    pub(crate) fn take_news(&self) -> Vec<StateEntry> {
+        std::mem::take(&mut *self.found.news.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The publication left something out, and what is unknown by that. It does not end.
@@ -104,6 +113,7 @@ async fn watch(client: Arc<Client>, found: Arc<Found>, mut published: Published,
                 let since = Lsn(found.log_end.load(Ordering::Relaxed));
                 let _ = found.lost.set(format!("{what}: such changes since {since} are unknown"));
             }
+            found.news.lock().unwrap_or_else(PoisonError::into_inner).append(&mut published.news);
             if let Ok(rows) = sql::rows(&client, "asking for the end of the log", LOG_END).await
                 && let Some(Ok(lsn)) = rows.first().map(|row| sql::text(row, 0).parse::<Lsn>())
             {
@@ -131,7 +141,8 @@ async fn look_at_publication(client: &Client, published: &mut Published) -> Resu
         );
     }
     published.fingerprint = fingerprint;
-    if lost.is_none() {
+    if lost.is_none() && published.coverage != now {
+        published.news.push(now.entry()?);
         published.coverage = now;
     }
     Ok(lost)

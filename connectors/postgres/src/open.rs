@@ -20,7 +20,7 @@ use crate::reader::{Reader, ReaderParts};
 use crate::relation::{Describer, RelationReader};
 use crate::selection::Selection;
 use crate::slot::{self, Mark, Plan, Slot};
-use crate::snapshot::{Connect, Snapshotter};
+use crate::snapshot::{self, Connect, Snapshotter};
 use crate::spool::Spool;
 use crate::wire::WalSender;
 
@@ -45,12 +45,17 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
     let begin = Begin { source: name, names: &names, config, server: &server, client: &client, identity: &identity };
     let start = begin.start(&selection, &resume, system.flushed).await?;
     begin.replicate(&mut wire, start.from.commit).await?;
-    let published = begin.published(&selection, &resume, start.after_gap).await?;
-    let snapshotter = begin.snapshotter(&target, &resume, start.after_gap).await?;
+    let mut published = begin.published(&selection, &resume, start.after_gap).await?;
+    let mut snapshotter = begin.snapshotter(&target, &resume, start.after_gap).await?;
 
-    let mut first_state = vec![published.coverage.entry()?];
+    let mut first_state = std::mem::take(&mut published.news);
     if start.after_gap {
-        first_state.push(StateEntry { key: AFTER_GAP.to_owned(), value: None });
+        // All that was known of tables goes with the gap, in one transaction with what is wanted now.
+        let old = resume.state.keys().filter(|name| *name == AFTER_GAP || name.starts_with(snapshot::PREFIX));
+        first_state.extend(old.map(|name| StateEntry { key: name.clone(), value: None }));
+    }
+    if let Some(snapshotter) = &mut snapshotter {
+        first_state.append(&mut snapshotter.take_first_entries());
     }
     let heartbeat = config.heartbeat.as_ref().map(|heartbeat| heartbeat.every.0);
     let monitor = Monitor::start(client.clone(), system.flushed, published, heartbeat);
@@ -164,12 +169,14 @@ impl Begin<'_> {
         let tables = publication::wanted_tables(self.client, selection, version).await?;
         let coverage = Coverage::look_up(self.client, publication, &tables, version).await?;
         let before = if after_gap { None } else { Coverage::recorded(&resume.state)? };
-        if let Some(what) = before.and_then(|before| before.lost(&coverage)) {
+        if let Some(what) = before.as_ref().and_then(|before| before.lost(&coverage)) {
             let message = format!("{what}: such changes since Towpath last captured are unknown");
             return Err(slot::gap(self.source, format!("checking the publication {publication}"), message));
         }
+        let news = if before.as_ref() == Some(&coverage) { Vec::new() } else { vec![coverage.entry()?] };
         Ok(Published {
             publication: publication.to_owned(),
+            news,
             selection: selection.clone(),
             coverage,
             fingerprint,

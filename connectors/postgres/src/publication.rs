@@ -42,11 +42,10 @@ fn is_true() -> bool {
 /// first run left on it.
 pub(crate) async fn prepare(client: &Client, wanted: &Wanted<'_>) -> Result<Option<Mark>> {
     let operation = format!("preparing the publication {}", wanted.publication);
-    let tables: Vec<Table> = wanted_tables(client, wanted.selection, wanted.server_version)
-        .await?
-        .into_iter()
-        .map(|listed| listed.table)
-        .collect();
+    let listed = list_tables(client, wanted.selection).await?;
+    let halved = roots_with_unselected_leaves(&listed);
+    let tables = publishable(listed, wanted.server_version >= 130_000);
+    let tables: Vec<Table> = tables.into_iter().map(|listed| listed.table).collect();
     let Some(found) = look_up(client, wanted, &operation).await? else {
         if !wanted.create {
             return Err(Error::operator(ErrorKind::Setup, operation, "it does not exist, and `create` is false")
@@ -58,6 +57,16 @@ pub(crate) async fn prepare(client: &Client, wanted: &Wanted<'_>) -> Result<Opti
         return Ok(Some(Mark::Creating));
     };
     check_operations(&found, wanted, &operation)?;
+    if !found.pubviaroot && wanted.server_version >= 130_000 && !halved.is_empty() {
+        let message = format!(
+            "it publishes partitions under their own names, and `tables` asks for {} without its partitions: nothing of them \
+             would be captured",
+            table_list(&halved)
+        );
+        let fix = format!("ALTER PUBLICATION {} SET (publish_via_partition_root = true);", ident(wanted.publication));
+        return Err(Error::operator(ErrorKind::Setup, operation, message)
+            .with_help(format!("its owner runs: {fix} (or `tables` names the partitions)")));
+    }
     if !found.puballtables {
         add_missing(client, wanted, &found, &tables, &operation).await?;
     }
@@ -78,12 +87,16 @@ async fn look_up(client: &Client, wanted: &Wanted<'_>, operation: &str) -> Resul
 /// The tables that the config matches, as a publication lists them: the root of a partitioned table for all of it, and
 /// before PostgreSQL 13, which cannot publish a root, its leaves.
 pub(crate) async fn wanted_tables(client: &Client, selection: &Selection, server_version: u32) -> Result<Vec<Listed>> {
+    Ok(publishable(list_tables(client, selection).await?, server_version >= 130_000))
+}
+
+async fn list_tables(client: &Client, selection: &Selection) -> Result<Vec<Listed>> {
     let query = "SELECT c.oid, n.nspname, c.relname, c.relkind, i.inhparent FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_catalog.pg_inherits i ON c.relispartition AND i.inhrelid = c.oid \
          WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' ORDER BY n.nspname, c.relname";
     let rows = sql::rows(client, "listing the tables", query).await?;
-    let tables: Vec<Listed> = rows
+    let tables = rows
         .iter()
         .map(|row| {
             let [oid, schema, name, kind, parent] = [0, 1, 2, 3, 4].map(|column| sql::text(row, column).to_owned());
@@ -97,7 +110,7 @@ pub(crate) async fn wanted_tables(client: &Client, selection: &Selection, server
             }
         })
         .collect();
-    Ok(publishable(tables, server_version >= 130_000))
+    Ok(tables)
 }
 
 pub(crate) struct Listed {
@@ -107,6 +120,21 @@ pub(crate) struct Listed {
     /// A partitioned table, which holds no rows of its own.
     root: bool,
     selected: bool,
+}
+
+/// Partitioned tables that are selected, and of which a leaf is not by its own name.
+fn roots_with_unselected_leaves(tables: &[Listed]) -> Vec<Table> {
+    let is_below = |table: &Listed, root: &Listed| {
+        let mut parent = table.parent.as_ref();
+        while let Some(oid) = parent.filter(|oid| **oid != root.oid) {
+            parent = tables.iter().find(|other| other.oid == *oid).and_then(|ancestor| ancestor.parent.as_ref());
+        }
+        parent.is_some()
+    };
+    let halved = |root: &&Listed| {
+        root.root && root.selected && tables.iter().any(|leaf| !leaf.root && !leaf.selected && is_below(leaf, root))
+    };
+    tables.iter().filter(halved).map(|root| root.table.clone()).collect()
 }
 
 fn publishable(tables: Vec<Listed>, by_root: bool) -> Vec<Listed> {
@@ -303,6 +331,19 @@ mod tests {
         ];
         assert_eq!(names(&tables, true), ["t1", "t2"]);
         assert_eq!(names(&tables, false), ["t1", "t4", "t5"]);
+    }
+
+    #[test]
+    fn a_root_whose_leaves_are_not_all_selected_is_found() {
+        let tables = |leaf_selected| {
+            [
+                listed("1", None, true, true),
+                listed("2", Some("1"), true, false),
+                listed("3", Some("2"), false, leaf_selected),
+            ]
+        };
+        assert_eq!(roots_with_unselected_leaves(&tables(false)), [("s".to_owned(), "t1".to_owned())]);
+        assert_eq!(roots_with_unselected_leaves(&tables(true)), []);
     }
 
     #[test]

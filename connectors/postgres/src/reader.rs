@@ -105,8 +105,11 @@ impl Reader {
 
     async fn next_changes(&mut self, batch: &mut Batch) -> Result<()> {
         self.parts.assembler.enter(batch);
+        // Before all that follows from them: the last entry of a name counts.
+        batch.state.append(&mut self.parts.first_state);
         loop {
             self.check_publication()?;
+            batch.state.append(&mut self.parts.monitor.take_news());
             let stop = self.deliver(batch).await?;
             // A position within a transaction is as good to resume from as one after it.
             if matches!(stop, Stop::Full | Stop::Held) && !is_bare(batch) {
@@ -115,7 +118,6 @@ impl Reader {
             self.offer_position(batch);
             self.tell_server().await?;
             if self.is_due(batch, &stop) {
-                batch.state.append(&mut self.parts.first_state);
                 self.quiet.last_recorded = Instant::now();
                 return Ok(());
             }

@@ -149,6 +149,14 @@ pub(crate) fn judge(found: Option<&Slot>, wanted: &Wanted<'_>) -> Result<Plan> {
     usable(slot, wanted, &operation())?;
     let confirmed = slot.confirmed().unwrap_or(wanted.flushed);
     match wanted.position {
+        Some(position) if position.commit > wanted.flushed => {
+            let message = format!(
+                "the server's log ends at {}, before {}, which was recorded: the server was set back (a backup was put in \
+                 its place), and what it commits until it comes there again is unknown",
+                wanted.flushed, position.commit
+            );
+            Err(gap(wanted.source, operation(), message))
+        }
         Some(position) if confirmed > position.commit => {
             let message = format!("somebody moved it ahead: {}", unknown_to(wanted, confirmed));
             Err(gap(wanted.source, operation(), message))
@@ -365,6 +373,14 @@ mod tests {
         let ahead = Slot { confirmed_flush_lsn: Some("0/121".into()), ..slot() };
         assert!(gap_text(Some(ahead), wanted()).contains("from 0/120 to 0/121"));
         assert!(gap_text(Some(slot()), Wanted { identity: "7-2", ..wanted() }).contains("7-1"));
+    }
+
+    #[test]
+    fn a_server_that_was_set_back_is_a_gap() {
+        let back = Wanted { flushed: Lsn(0x11F), ..wanted() };
+        assert!(gap_text(Some(slot()), back).contains("ends at 0/11F, before 0/120"));
+        let there = Wanted { flushed: Lsn(0x120), ..wanted() };
+        assert!(judge(Some(&slot()), &there).is_ok());
     }
 
     #[test]

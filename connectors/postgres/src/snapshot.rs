@@ -66,6 +66,7 @@ use reader::{Job, Limits, Reader, Report};
 use tables::Tables;
 
 pub(crate) use reader::Connect;
+pub(crate) use state::PREFIX;
 
 /// Reads the tables that are wanted, one after the other.
 ///
@@ -115,6 +116,11 @@ impl Snapshotter {
             Snapshotter { gate, jobs, reports, task, tables, current: None, held: None, seen: None, pending };
         snapshotter.go_on()?;
         Ok(snapshotter)
+    }
+
+    /// What must be recorded before anything else of this capture is, or with it: which tables are wanted.
+    pub(crate) fn take_first_entries(&mut self) -> Vec<StateEntry> {
+        std::mem::take(&mut self.pending)
     }
 
     /// Waits until a chunk is held, or a transaction that was held back may be tried again, or an entry waits to be
@@ -254,7 +260,7 @@ impl Snapshotter {
 
     fn table_gone(&mut self) -> Result<()> {
         if let Some(table) = self.current.take() {
-            self.pending.push(self.tables.gone(table));
+            self.pending.push(self.tables.gone(table)?);
         }
         self.go_on()
     }

@@ -136,7 +136,7 @@ impl TableState {
 }
 
 /// What all the entries' names start with.
-pub(super) const PREFIX: &str = "snapshot/";
+pub(crate) const PREFIX: &str = "snapshot/";
 
 /// The entry's name. A dot within a schema's or table's name is written `%2E`, so that two names never give one entry.
 pub(super) fn entry_name(table: &CapturedTable) -> String {

@@ -42,38 +42,42 @@ struct Entry {
 }
 
 impl Tables {
-    /// From the recorded entries; with those that must be recorded because of what was found.
+    /// From the recorded entries; with those that must be recorded because of what was found: what is wanted, before
+    /// anything is left out of the stream in reliance on it, and what is no longer captured.
     pub(super) fn restore(
         tables: Vec<CapturedTable>,
         recorded: &BTreeMap<String, Vec<u8>>,
         initial: bool,
     ) -> Result<(Tables, Vec<StateEntry>)> {
         let mut entries = Vec::with_capacity(tables.len());
+        let mut changed = Vec::new();
         for table in tables {
             let name = state::entry_name(&table);
             let known = recorded.get(&name).map(|json| TableState::parse(&name, json)).transpose()?;
             // Another oid: a table of the same name that was made anew.
-            let state = match known {
+            let state = match known.clone() {
                 Some(known) if known.oid == table.oid => Some(known),
                 // Its changes were streamed, as far as it was published; its rows are wanted as they are now.
                 Some(known) if initial || known.status != Status::Done => Some(TableState::wanted(&table, false)),
                 Some(known) => Some(known),
                 None => initial.then(|| TableState::wanted(&table, true)),
             };
+            if let Some(state) = state.as_ref().filter(|state| known.as_ref() != Some(state)) {
+                changed.push(StateEntry { key: name, value: Some(state.to_json()?) });
+            }
             let seen = state.as_ref().and_then(|state| state.drop.as_ref()).map(restored_view).transpose()?;
             entries.push(Entry { rows_total: table.estimated_rows, table, state, seen, since: None });
         }
         // A table that is captured no more: should it come back, its rows are read, for its changes were missed.
-        let mut stale = Vec::new();
         for name in recorded.keys().filter(|name| name.starts_with(PREFIX)) {
             if !entries.iter().any(|entry| state::entry_name(&entry.table) == *name) {
-                stale.push(StateEntry { key: name.clone(), value: None });
+                changed.push(StateEntry { key: name.clone(), value: None });
             }
         }
         let by_oid = entries.iter().enumerate().map(|(index, entry)| (entry.table.oid, index)).collect();
         let mut tables = Tables { entries, by_oid, dropping: false, logged: Instant::now() };
         tables.update_dropping();
-        Ok((tables, stale))
+        Ok((tables, changed))
     }
 
     /// The next chunk to read: of the table that was begun, else of the first one that is wanted.
@@ -176,13 +180,21 @@ impl Tables {
     }
 
     /// The table vanished while it was being read.
-    pub(super) fn gone(&mut self, index: usize) -> StateEntry {
+    ///
+    /// # Errors
+    /// Its changes were left out of the stream so far, for its snapshot was to contain them: under its new name, if that is
+    /// captured, it must be read, and only a fresh look at the catalogue finds it.
+    pub(super) fn gone(&mut self, index: usize) -> Result<StateEntry> {
         let entry = &mut self.entries[index];
+        if entry.awaits_whole() {
+            let message = format!("{} was dropped or renamed before it was read", entry.table.full_name());
+            return Err(Error::retry(ErrorKind::Setup, "reading a snapshot", message));
+        }
         tracing::warn!(table = entry.table.full_name(), "the table was dropped or renamed: its snapshot ends here");
         entry.state = None;
         entry.since = None;
         self.update_dropping();
-        StateEntry { key: state::entry_name(&self.entries[index].table), value: None }
+        Ok(StateEntry { key: state::entry_name(&self.entries[index].table), value: None })
     }
 
     /// See [`super::Snapshotter::drops`].

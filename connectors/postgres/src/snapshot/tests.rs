@@ -60,14 +60,16 @@ impl Bench {
         let client = session(&url).await;
         client.batch_execute(setup).await.unwrap_or_else(|error| panic!("{setup}: {error:?}"));
         let stream = Stream::create(&url, SLOT).await;
-        let snapshotter = snapshotter(&url, SLOT, config, &BTreeMap::new()).await;
+        let mut snapshotter = snapshotter(&url, SLOT, config, &BTreeMap::new()).await;
+        let mut batch = Batch::new();
+        batch.state = snapshotter.take_first_entries();
         Bench {
             url,
             client,
             stream,
             snapshotter,
             consumer: Consumer::default(),
-            batch: Batch::new(),
+            batch,
             last: position(Lsn(0), 0),
             passed: Lsn(0),
             dropped: 0,
@@ -78,6 +80,7 @@ impl Bench {
     /// As after a crash: what was recorded is all that is known.
     async fn restart(&mut self, config: &SnapshotConfig) {
         self.snapshotter = snapshotter(&self.url, SLOT, config, &self.consumer.state).await;
+        self.batch.state.append(&mut self.snapshotter.take_first_entries());
     }
 
     async fn sql(&self, sql: &str) {

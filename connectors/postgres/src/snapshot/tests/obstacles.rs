@@ -110,6 +110,7 @@ async fn a_missing_right_is_told_with_what_gives_it() {
         let connect = connector(postgres.url_as("reader", "postgres"));
         let mut snapshotter =
             Snapshotter::start(connect, &config(10), Some("p".into()), captured.tables, &BTreeMap::new()).unwrap();
+        snapshotter.take_first_entries();
         let error = snapshotter.ready().await.unwrap_err();
         assert_eq!((error.kind, error.action), (ErrorKind::Privilege, Action::Operator), "{error}");
         assert!(error.help.as_deref().unwrap_or_default().contains(help), "{error}");
@@ -164,6 +165,7 @@ async fn a_standby_is_refused_with_the_reason() {
     let captured = catalog::captured(&client, &["public.t".into()], None).await.unwrap();
     let connect = connector(postgres.url("postgres"));
     let mut snapshotter = Snapshotter::start(connect, &config(10), None, captured.tables, &BTreeMap::new()).unwrap();
+    snapshotter.take_first_entries();
     let error = snapshotter.ready().await.unwrap_err();
     assert_eq!((error.kind, error.action), (ErrorKind::Setup, Action::Operator), "{error}");
     assert!(error.to_string().contains("standby"), "{error}");
