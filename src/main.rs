@@ -9,6 +9,7 @@ use towpath::pipeline::Engine;
 
 fn main() -> ExitCode {
     towpath::memory::bound_the_allocator();
+    end_on_panic();
     let arguments = Arguments::parse();
     // Three crates disagree on the default: the one that needs no cmake is named, before any of them chooses.
     if rustls::crypto::ring::default_provider().install_default().is_err() {
@@ -17,6 +18,16 @@ fn main() -> ExitCode {
     }
     no_core_dump();
     cli::main(arguments, &Engine)
+}
+
+/// A task that panicked would leave its last good state on show for ever: the process ends, and whoever runs it starts it anew
+/// from what is on disk.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// Passwords are in memory as long as the process runs; a core dump would put them on disk.

@@ -74,7 +74,17 @@ fn sources(status: &Status, lag_max: Duration, all: &mut Vec<Reason>) {
         let subject = format!("source {}", source.name);
         let code = source.state.name();
         match &source.state {
-            SourceState::Streaming | SourceState::Snapshotting | SourceState::NotRunning => {}
+            SourceState::Streaming | SourceState::Snapshotting => {}
+            // One process ends as a whole: a source that ended before it is broken, and nothing will start it again.
+            SourceState::NotRunning if status.running && !status.stopping => {
+                all.push(lasting(
+                    &subject,
+                    code,
+                    "has ended by itself",
+                    Some("look at the log, and start towpath again"),
+                ));
+            }
+            SourceState::NotRunning => {}
             SourceState::Starting => all.push(passing(&subject, code, "starting")),
             SourceState::Paused => {
                 let mut reason = passing(&subject, code, "paused by a person");
@@ -100,6 +110,9 @@ fn outbox(status: &Status, lag_max: Duration, all: &mut Vec<Reason>) {
         OutboxState::Open => {}
         OutboxState::Full => {
             all.push(passing("outbox", "full", "full: sources wait until the broker took some events"))
+        }
+        OutboxState::Stalled { reason } => {
+            all.push(passing("outbox", "stalled", &format!("{reason}: nothing is recorded until that passes")));
         }
         OutboxState::Failed { error, help } => all.push(lasting("outbox", "failed", error, help.as_deref())),
     }
@@ -173,7 +186,13 @@ mod tests {
     }
 
     fn outbox_states() -> Vec<OutboxState> {
-        vec![OutboxState::Open, OutboxState::Full, OutboxState::Failed { error: "e".into(), help: None }]
+        let (error, reason) = ("e".to_owned(), "r".to_owned());
+        vec![
+            OutboxState::Open,
+            OutboxState::Full,
+            OutboxState::Stalled { reason },
+            OutboxState::Failed { error, help: None },
+        ]
     }
 
     fn broker_states() -> Vec<BrokerState> {
@@ -196,7 +215,7 @@ mod tests {
     #[test]
     fn green_means_that_every_part_is_well() {
         let mut seen = 0;
-        for source in source_states().into_iter().skip(1) {
+        for source in source_states() {
             for outbox in outbox_states() {
                 for broker in broker_states() {
                     for route in ROUTE_STATES {
@@ -221,7 +240,12 @@ mod tests {
                                 && broker == BrokerState::Up
                                 && route == RouteState::Running;
                             let ready = flows && source_lag <= 60.0 && event_age <= 60.0 && !stopping;
-                            let lives = !matches!(source, SourceState::Stopped { .. } | SourceState::Gap { .. })
+                            let broken = match source {
+                                SourceState::Stopped { .. } | SourceState::Gap { .. } => true,
+                                SourceState::NotRunning => !stopping,
+                                _ => false,
+                            };
+                            let lives = !broken
                                 && !matches!(outbox, OutboxState::Failed { .. })
                                 && route != RouteState::Stopped;
 
@@ -236,7 +260,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen, 8 * 3 * 3 * 3 * 5);
+        assert_eq!(seen, 9 * 4 * 3 * 3 * 5);
     }
 
     #[test]

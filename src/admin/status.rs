@@ -147,6 +147,10 @@ pub enum OutboxState {
     Open,
     /// At its bound in size or age: sources wait, nothing is dropped.
     Full,
+    /// It cannot be written to for now: the disk is full, another program holds it. It is tried again.
+    Stalled {
+        reason: String,
+    },
     /// It cannot be written to.
     Failed {
         error: String,
@@ -159,6 +163,7 @@ impl OutboxState {
         match self {
             OutboxState::Open => "open",
             OutboxState::Full => "full",
+            OutboxState::Stalled { .. } => "stalled",
             OutboxState::Failed { .. } => "failed",
         }
     }

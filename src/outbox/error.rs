@@ -60,6 +60,17 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 impl OutboxError {
+    /// One record was refused, and the outbox is well.
+    pub fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            OutboxError::PositionWentBack { .. }
+                | OutboxError::SourceRefused(_)
+                | OutboxError::EventTooLarge { .. }
+                | OutboxError::UnknownRoute(_)
+        )
+    }
+
     /// What to do about it; `None` where the error is the caller's fault, or only says that the end has come.
     pub fn help(&self) -> Option<String> {
         Some(match self {

@@ -175,7 +175,7 @@ impl Outbox {
     }
 
     /// Waits until there is room for a record of so many bytes ([`EventBatch::bytes`]): in memory, and in the file. This is
-    /// where a source is paused.
+    /// where a source is paused. For 0 bytes, a record without events, there always is.
     pub async fn reserve(&self, bytes: usize) -> Result<Permit, OutboxError> {
         self.inner.shared.reserve(bytes).await
     }

@@ -29,7 +29,7 @@ pub struct Record {
 /// Room in memory for one record; given back when the record is durable, or when this is dropped.
 #[derive(Debug)]
 pub struct Permit {
-    _bytes: OwnedSemaphorePermit,
+    _bytes: Option<OwnedSemaphorePermit>,
 }
 
 /// Why an event is set aside.
@@ -136,14 +136,18 @@ impl Shared {
     }
 
     pub(super) async fn reserve(&self, bytes: usize) -> Result<Permit, OutboxError> {
+        if bytes == 0 {
+            // A decision, and no events: it must be possible when nothing else is.
+            return Ok(Permit { _bytes: None });
+        }
         // A batch larger than all the room takes all of it, and passes alone.
-        let bytes = bytes.clamp(1, self.room_bytes) as u32;
+        let bytes = bytes.min(self.room_bytes) as u32;
         let permit = self.room.clone().acquire_many_owned(bytes).await;
         let permit = permit.map_err(|_| self.ended())?;
         let mut state = self.state.subscribe();
         loop {
             match &*state.borrow_and_update() {
-                State::Ok => return Ok(Permit { _bytes: permit }),
+                State::Ok => return Ok(Permit { _bytes: Some(permit) }),
                 State::Failed(error) => return Err(error.clone()),
                 State::Closed => return Err(OutboxError::Closed),
                 State::Full { .. } | State::TooOld { .. } | State::DiskFull | State::Locked => {}

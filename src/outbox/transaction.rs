@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params};
-use towpath_contract::{Resume, StateEntry};
+use towpath_contract::{AFTER_GAP, Resume, StateEntry};
 
 use crate::event::{Event, EventBatch, RouteId, Seq};
 use crate::failpoint::failpoint;
@@ -272,10 +272,16 @@ impl Transaction<'_> {
 }
 
 /// Invariant: a source's position never goes back. Were it to, the next start would read and publish changes again
-/// under an order that consumers have already left behind.
+/// under an order that consumers have already left behind. The one exception is a gap that a person accepted.
 fn move_on(source: &mut SourceLedger, record: &Record) -> Result<(), OutboxError> {
     if source.refused {
         return Err(OutboxError::SourceRefused(source.name.to_string()));
+    }
+    let starts_anew = record.state.iter().any(|entry| entry.key == AFTER_GAP && entry.value.is_some());
+    if starts_anew {
+        // A person accepted a gap: where the source begins then may well lie before.
+        source.position = None;
+        source.refused = false;
     }
     let same = source.identity == record.identity;
     if let (true, Some(stored), Some(given)) = (same, source.position, record.position)

@@ -40,11 +40,8 @@ pub(super) struct View {
     pub(super) identity: Option<String>,
     pub(super) progress: Progress,
     pub(super) changes: u64,
-    /// Commit time of the newest captured change, in microseconds since 1970.
+    /// Commit time of the newest recorded change, in microseconds since 1970.
     newest_commit_us: i64,
-    /// When it was last known that nothing was waiting to be read.
-    caught_up: Option<Instant>,
-    changes_at_last_tick: u64,
 }
 
 impl SourceBoard {
@@ -60,22 +57,24 @@ impl SourceBoard {
         self.lock().identity = Some(identity.to_owned());
     }
 
-    /// Told every second or so. `idle`: nothing is on its way into the outbox.
-    pub(super) fn tick(&self, progress: Progress, idle: bool) {
+    /// Told every second or so.
+    pub(super) fn tick(&self, progress: Progress) {
         let mut view = self.lock();
-        view.progress = progress;
-        if idle && view.changes == view.changes_at_last_tick {
-            view.caught_up = Some(Instant::now());
-        }
-        view.changes_at_last_tick = view.changes;
+        // A capture that was just opened does not know yet; what was complete stays so.
+        let complete_as_of = progress.complete_as_of.or(view.progress.complete_as_of);
+        view.progress = Progress { complete_as_of, ..progress };
     }
 
-    pub(super) fn captured(&self, batch: &Batch) {
-        let mut view = self.lock();
-        view.changes += batch.len() as u64;
-        if let Some(change) = batch.changes().last().filter(|change| change.op() != Op::Read) {
-            view.newest_commit_us = change.transaction().commit_time_us;
-        }
+    /// Handed over for recording. Returns the commit time of the newest change.
+    pub(super) fn captured(&self, batch: &Batch) -> Option<i64> {
+        self.lock().changes += batch.len() as u64;
+        let newest = batch.changes().last().filter(|change| change.op() != Op::Read)?;
+        Some(newest.transaction().commit_time_us)
+    }
+
+    /// A change of this commit time is on disk, and so is everything before it.
+    pub(super) fn recorded(&self, commit_time_us: i64) {
+        self.lock().newest_commit_us = commit_time_us;
     }
 
     /// Reads the board under its lock; keep it short.
@@ -106,20 +105,63 @@ impl View {
         }
     }
 
-    /// How long changes have been waiting to be recorded, as far as is known. While it captures: the age of the newest
-    /// captured change, by both clocks, or 0 when nothing came for a moment. While it does not: the time since it was last
-    /// caught up. `None` before that is known.
+    /// How long changes have been waiting to be recorded, at most. `None` while that is not known.
     pub(super) fn lag(&self) -> Option<Duration> {
-        let since_caught_up = self.caught_up.map(|at| at.elapsed());
-        match self.state {
-            SourceState::Capturing if since_caught_up.is_some_and(|age| age < Duration::from_secs(3)) => {
-                Some(Duration::ZERO)
-            }
-            SourceState::Capturing if self.newest_commit_us > 0 => {
-                let commit = SystemTime::UNIX_EPOCH + Duration::from_micros(self.newest_commit_us as u64);
-                Some(commit.elapsed().unwrap_or_default())
-            }
-            _ => since_caught_up,
+        let complete = self.progress.complete_as_of.map(|at| at.elapsed());
+        if !matches!(self.state, SourceState::Capturing) {
+            return complete;
         }
+        // By two clocks: one that is ahead of ours says nothing.
+        let commit = SystemTime::UNIX_EPOCH + Duration::from_micros(self.newest_commit_us.max(0) as u64);
+        let newest = commit.elapsed().ok().filter(|_| self.newest_commit_us > 0);
+        match (complete, newest) {
+            (Some(complete), Some(newest)) if newest <= complete => Some(newest),
+            (Some(complete), _) if complete < KNOWN_WITHIN => Some(Duration::ZERO),
+            (Some(complete), _) => Some(complete),
+            (None, newest) => newest,
+        }
+    }
+
+    /// Log not yet recorded. What was heard of a source that is not being read is no measure of it.
+    pub(super) fn behind_bytes(&self) -> Option<u64> {
+        let heard = matches!(self.state, SourceState::Capturing | SourceState::WaitingForOutbox);
+        self.progress.behind_bytes.filter(|_| heard)
+    }
+}
+
+/// The source is asked every second, and what is quiet is recorded every two: a few seconds are no lag.
+const KNOWN_WITHIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(complete_s: Option<u64>, newest_s: Option<i64>) -> View {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_micros() as i64;
+        View {
+            state: SourceState::Capturing,
+            progress: Progress {
+                complete_as_of: complete_s.map(|age| Instant::now() - Duration::from_secs(age)),
+                behind_bytes: Some(7),
+                ..Progress::default()
+            },
+            newest_commit_us: newest_s.map_or(0, |age| now - age * 1_000_000),
+            ..View::default()
+        }
+    }
+
+    fn seconds(view: &View) -> Option<u64> {
+        view.lag().map(|lag| lag.as_secs())
+    }
+
+    #[test]
+    fn lag_is_the_least_of_what_both_clocks_promise() {
+        assert_eq!(seconds(&view(Some(2), Some(36_000))), Some(0), "idle since the morning");
+        assert_eq!(seconds(&view(Some(100), Some(3))), Some(3), "busy, and keeping up");
+        assert_eq!(seconds(&view(Some(100), Some(700))), Some(100), "the stream says nothing");
+        assert_eq!(seconds(&view(Some(100), Some(-50))), Some(100), "the source's clock is ahead");
+        assert_eq!(seconds(&view(None, None)), None);
+        let paused = View { state: SourceState::Paused, ..view(Some(100), Some(3)) };
+        assert_eq!((seconds(&paused), paused.behind_bytes()), (Some(100), None));
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use towpath_contract::{Error, ErrorKind, SnapshotRequest, StateEntry};
 
 use super::board::{SourceBoard, SourceState};
+use super::epoch;
 use super::source::Command as SourceCommand;
 use super::status::{Parts, Reporter};
 use crate::admin::command::{Command, Outcome, Refusal, RefusalKind};
@@ -34,15 +36,21 @@ impl SourceControl {
     }
 }
 
+/// Answers status at once, whatever else is asked: that may take its time, and is answered in tasks of its own.
 pub(super) struct Control {
     started: Instant,
     outbox_path: String,
     outbox_max_bytes: u64,
-    outbox: Outbox,
     /// `None` when no process runs.
     relay: Option<watch::Receiver<RelayStatus>>,
-    sources: Vec<SourceControl>,
     reporter: Reporter,
+    desk: Arc<Desk>,
+}
+
+/// What is asked of sources and of parked events.
+struct Desk {
+    outbox: Outbox,
+    sources: Vec<SourceControl>,
 }
 
 /// Answers from the outbox alone, while no process runs on it.
@@ -76,36 +84,20 @@ impl Control {
             started: Instant::now(),
             outbox_path: config.outbox.sqlite.display().to_string(),
             outbox_max_bytes: config.outbox.max_size.0,
-            outbox,
             relay: relay.into(),
-            sources,
             reporter: Reporter::default(),
+            desk: Arc::new(Desk { outbox, sources }),
         }
     }
 
     /// Until nobody can ask any more.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, stopping: watch::Receiver<bool>) {
         while let Some(command) = commands.recv().await {
-            let stopping = *stopping.borrow();
-            // An asker that gave up has dropped its end.
             match command {
-                Command::Status(reply) => drop(reply.send(self.status(stopping))),
-                Command::PauseSource { source, reply } => {
-                    drop(reply.send(self.tell(&source, SourceCommand::Pause, "paused").await))
-                }
-                Command::ResumeSource { source, reply } => {
-                    drop(reply.send(self.tell(&source, SourceCommand::Resume, "resumed").await))
-                }
-                Command::Snapshot { source, tables, after_gap, reply } => {
-                    drop(reply.send(self.snapshot(&source, tables, after_gap).await));
-                }
-                Command::ParkedList { query, reply } => drop(reply.send(self.parked_list(query).await)),
-                Command::ParkedShow { seq, reply } => drop(reply.send(self.parked_show(seq).await)),
-                Command::ParkedRetry { selection, reply } => {
-                    drop(reply.send(self.parked_settle(selection, true).await))
-                }
-                Command::ParkedDiscard { selection, reply } => {
-                    drop(reply.send(self.parked_settle(selection, false).await))
+                Command::Status(reply) => drop(reply.send(self.status(*stopping.borrow()))),
+                command => {
+                    let desk = self.desk.clone();
+                    tokio::spawn(async move { desk.answer(command).await });
                 }
             }
         }
@@ -116,13 +108,35 @@ impl Control {
         self.reporter.status(Parts {
             uptime: self.started.elapsed(),
             stopping,
-            sources: &self.sources,
+            sources: &self.desk.sources,
             outbox_path: self.outbox_path.clone(),
             outbox_max_bytes: self.outbox_max_bytes,
-            outbox_state: self.outbox.state(),
-            outbox: self.outbox.stats(),
+            outbox_state: self.desk.outbox.state(),
+            outbox: self.desk.outbox.stats(),
             relay: relay.as_ref(),
         })
+    }
+}
+
+impl Desk {
+    /// An asker that gave up has dropped its end.
+    async fn answer(&self, command: Command) {
+        match command {
+            Command::Status(_) => {}
+            Command::PauseSource { source, reply } => {
+                drop(reply.send(self.tell(&source, SourceCommand::Pause, "paused")))
+            }
+            Command::ResumeSource { source, reply } => {
+                drop(reply.send(self.tell(&source, SourceCommand::Resume, "resumed")))
+            }
+            Command::Snapshot { source, tables, after_gap, reply } => {
+                drop(reply.send(self.snapshot(&source, tables, after_gap).await));
+            }
+            Command::ParkedList { query, reply } => drop(reply.send(self.parked_list(query).await)),
+            Command::ParkedShow { seq, reply } => drop(reply.send(self.parked_show(seq).await)),
+            Command::ParkedRetry { selection, reply } => drop(reply.send(self.parked_settle(selection, true).await)),
+            Command::ParkedDiscard { selection, reply } => drop(reply.send(self.parked_settle(selection, false).await)),
+        }
     }
 
     fn source(&self, name: &str) -> Result<&SourceControl, Refusal> {
@@ -133,10 +147,15 @@ impl Control {
         })
     }
 
-    async fn tell(&self, name: &str, command: SourceCommand, done: &str) -> Outcome {
+    fn tell(&self, name: &str, command: SourceCommand, done: &str) -> Outcome {
         let source = self.source(name)?;
-        let sent = source.commands.send(command).await;
-        sent.map_err(|_| Refusal::new(RefusalKind::Conflict, "the process is stopping"))?;
+        source.commands.try_send(command).map_err(|error| {
+            let why = match error {
+                TrySendError::Full(_) => "the source has not heard earlier commands yet; try again",
+                TrySendError::Closed(_) => "the process is stopping",
+            };
+            Refusal::new(RefusalKind::Conflict, why)
+        })?;
         Ok(format!("{name} {done}"))
     }
 
@@ -147,7 +166,7 @@ impl Control {
         }
         let (answer, outcome) = oneshot::channel();
         let count = tables.len();
-        self.tell(name, SourceCommand::Snapshot { request: SnapshotRequest { tables }, answer }, "").await?;
+        self.tell(name, SourceCommand::Snapshot { request: SnapshotRequest { tables }, answer }, "")?;
         match outcome.await {
             Ok(Ok(())) if count == 0 => Ok(format!("reading all tables of {name} again; see `towpath status`")),
             Ok(Ok(())) => Ok(format!("reading {count} tables of {name} again; see `towpath status`")),
@@ -167,14 +186,17 @@ impl Control {
         let resume = self.outbox.resume(&source.name).await.map_err(failed)?;
         let record = Record {
             source: source.name.clone(),
-            identity: resume.identity.unwrap_or_default().into(),
+            identity: resume.identity.as_deref().unwrap_or_default().into(),
             events: EventBatch::new(),
             position: None,
-            state: vec![StateEntry { key: towpath_contract::AFTER_GAP.into(), value: Some(Vec::new()) }],
+            state: vec![
+                StateEntry { key: towpath_contract::AFTER_GAP.into(), value: Some(Vec::new()) },
+                epoch::after(epoch::of(&resume.state)),
+            ],
         };
         let permit = self.outbox.reserve(0).await.map_err(failed)?;
         self.outbox.record(permit, record).await.map_err(failed)?;
-        self.tell(&source.name, SourceCommand::Resume, "starts anew from now, and reads all its tables").await
+        self.tell(&source.name, SourceCommand::Resume, "starts anew from now, and reads all its tables")
     }
 
     fn route_id(&self, name: &str) -> Result<RouteId, Refusal> {

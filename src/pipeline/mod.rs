@@ -6,6 +6,7 @@
 mod board;
 mod control;
 mod doctor;
+mod epoch;
 mod source;
 mod status;
 mod store;

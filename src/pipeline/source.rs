@@ -16,6 +16,7 @@ use towpath_contract::{
 use tracing::{error, info, warn};
 
 use super::board::{SourceBoard, SourceState, View};
+use super::epoch;
 use crate::event::EventBatch;
 use crate::failpoint::failpoint;
 use crate::outbox::{Outbox, OutboxError, Record, Recording};
@@ -66,8 +67,16 @@ impl From<Error> for Ended {
 }
 
 impl From<OutboxError> for Ended {
-    fn from(_: OutboxError) -> Ended {
-        Ended::OutboxFailed
+    fn from(error: OutboxError) -> Ended {
+        if !error.is_refusal() {
+            return Ended::OutboxFailed;
+        }
+        let help = error.help();
+        let error = Error::bug("recording what was captured", error);
+        Ended::Failed(match help {
+            Some(help) => error.with_help(help),
+            None => error,
+        })
     }
 }
 
@@ -150,7 +159,7 @@ impl SourceTask {
         match self.open().await {
             Ok(mut session) => {
                 let ended = session.capture(self).await.err().unwrap_or(Ended::Stopping);
-                session.finish(ended).await
+                session.finish(self, ended).await
             }
             Err(ended) => ended,
         }
@@ -158,10 +167,20 @@ impl SourceTask {
 
     async fn open(&mut self) -> Result<Session, Ended> {
         let resume = self.outbox.resume(&self.name).await?;
-        let opening = self.source.open(resume);
-        let capture = tokio::select! {
-            capture = opening => capture?,
-            () = stop(&mut self.stopping) => return Err(Ended::Stopping),
+        let epoch = epoch::of(&resume.state);
+        let mut opening = self.source.open(resume);
+        let capture = loop {
+            tokio::select! {
+                capture = &mut opening => break capture?,
+                () = stop(&mut self.stopping) => return Err(Ended::Stopping),
+                // Opening may take long: a new slot waits for the transactions that are in progress.
+                command = self.commands.recv() => match command {
+                    Some(Command::Pause) => return Err(Ended::Paused),
+                    Some(Command::Resume) => {}
+                    Some(Command::Snapshot { answer, .. }) => refuse_snapshot(answer, "the source is being opened; try again when it streams"),
+                    None => return Err(Ended::Stopping),
+                },
+            }
         };
         let mut ticks = interval(Duration::from_secs(KEEP_ALIVE_SECONDS_MAX));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -170,7 +189,7 @@ impl SourceTask {
         self.trouble = None;
         self.board.opened(&identity);
         self.board.set_state(SourceState::Capturing);
-        Ok(Session { capture, identity, batch: Batch::new(), ticks, in_flight: VecDeque::new() })
+        Ok(Session { capture, identity, epoch, batch: Batch::new(), ticks, in_flight: VecDeque::new() })
     }
 }
 
@@ -185,13 +204,27 @@ fn refuse_snapshot(answer: oneshot::Sender<Result<(), String>>, why: impl Into<S
     let _ = answer.send(Err(why.into()));
 }
 
-/// A commit that has not been reported yet, with the position that it makes durable.
-type Commit = (Option<Position>, Recording);
+/// A commit that has not been reported yet, with what it makes durable.
+struct Commit {
+    position: Option<Position>,
+    /// Of the newest change.
+    commit_time_us: Option<i64>,
+    recording: Recording,
+}
+
+/// What became durable.
+#[derive(Clone, Copy)]
+struct Recorded {
+    position: Option<Position>,
+    commit_time_us: Option<i64>,
+}
 
 /// An open capture, and what of it is on its way into the outbox.
 struct Session {
     capture: Box<dyn Capture>,
     identity: Arc<str>,
+    /// See [`epoch`].
+    epoch: u32,
     batch: Batch,
     ticks: Interval,
     /// In the order in which they were handed over, which is the order in which they are committed.
@@ -204,9 +237,9 @@ impl Session {
             tokio::select! {
                 biased;
                 () = stop(&mut task.stopping) => return Err(Ended::Stopping),
-                position = next_recorded(&mut self.in_flight) => self.recorded(position?),
+                recorded = next_recorded(&mut self.in_flight) => self.recorded(recorded?, task),
                 command = task.commands.recv() => self.obey(command)?,
-                _ = self.ticks.tick() => task.board.tick(self.capture.progress(), self.in_flight.is_empty()),
+                _ = self.ticks.tick() => task.board.tick(self.capture.progress()),
                 captured = self.capture.next(&mut self.batch) => {
                     captured?;
                     self.hand_over(task).await?;
@@ -215,9 +248,12 @@ impl Session {
         }
     }
 
-    fn recorded(&mut self, position: Option<Position>) {
-        if let Some(position) = position {
+    fn recorded(&mut self, recorded: Recorded, task: &SourceTask) {
+        if let Some(position) = recorded.position {
             self.capture.recorded(&position);
+        }
+        if let Some(commit_time_us) = recorded.commit_time_us {
+            task.board.recorded(commit_time_us);
         }
     }
 
@@ -239,8 +275,8 @@ impl Session {
     /// source is kept alive and nothing is read: that is the back pressure.
     async fn hand_over(&mut self, task: &mut SourceTask) -> Result<(), Ended> {
         let mut events = EventBatch::new();
-        task.router.route(&self.identity, &self.batch, &mut events);
-        task.board.captured(&self.batch);
+        task.router.route(&self.identity, self.epoch, &self.batch, &mut events);
+        let commit_time_us = task.board.captured(&self.batch);
         let room = task.outbox.reserve(events.bytes());
         let mut room = std::pin::pin!(room);
         let permit = loop {
@@ -248,14 +284,12 @@ impl Session {
                 biased;
                 permit = &mut room => break permit?,
                 () = stop(&mut task.stopping) => return Err(Ended::Stopping),
-                position = next_recorded(&mut self.in_flight) => {
-                    if let Some(position) = position? {
-                        self.capture.recorded(&position);
-                    }
-                }
+                recorded = next_recorded(&mut self.in_flight) => self.recorded(recorded?, task),
+                // What is in hand is read again.
+                command = task.commands.recv() => self.obey(command)?,
                 _ = self.ticks.tick() => {
                     task.board.set_state(SourceState::WaitingForOutbox);
-                    task.board.tick(self.capture.progress(), false);
+                    task.board.tick(self.capture.progress());
                     self.capture.keep_alive().await?;
                 }
             }
@@ -269,19 +303,21 @@ impl Session {
             position: self.batch.position,
             state: std::mem::take(&mut self.batch.state),
         };
-        self.in_flight.push_back((self.batch.position, task.outbox.record(permit, record)));
+        let (position, recording) = (self.batch.position, task.outbox.record(permit, record));
+        self.in_flight.push_back(Commit { position, commit_time_us, recording });
         self.batch.clear(BATCH_BYTES);
         Ok(())
     }
 
     /// Waits for what is on its way into the outbox, tells the source about it, and lets go of it.
-    async fn finish(mut self, ended: Ended) -> Ended {
+    async fn finish(mut self, task: &SourceTask, ended: Ended) -> Ended {
         if matches!(ended, Ended::OutboxFailed) {
             return ended;
         }
         while !self.in_flight.is_empty() {
             match next_recorded(&mut self.in_flight).await {
-                Ok(position) => self.recorded(position),
+                Ok(recorded) => self.recorded(recorded, task),
+                Err(error) if error.is_refusal() => break,
                 Err(_) => return Ended::OutboxFailed,
             }
         }
@@ -295,13 +331,13 @@ impl Session {
     }
 }
 
-/// The position of the oldest commit on its way, when it is durable. Pends while there is none. Cancel-safe.
-async fn next_recorded(in_flight: &mut VecDeque<Commit>) -> Result<Option<Position>, OutboxError> {
-    let Some((position, commit)) = in_flight.front_mut() else {
+/// The oldest commit on its way, when it is durable. Pends while there is none. Cancel-safe.
+async fn next_recorded(in_flight: &mut VecDeque<Commit>) -> Result<Recorded, OutboxError> {
+    let Some(Commit { position, commit_time_us, recording }) = in_flight.front_mut() else {
         return pending().await;
     };
-    let position = *position;
-    let outcome = commit.await;
+    let recorded = Recorded { position: *position, commit_time_us: *commit_time_us };
+    let outcome = recording.await;
     in_flight.pop_front();
-    outcome.map(|_| position)
+    outcome.map(|_| recorded)
 }

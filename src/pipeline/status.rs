@@ -52,13 +52,13 @@ impl Reporter {
     }
 
     fn source(&mut self, now: Instant, name: &str, view: &View) -> SourceStatus {
-        let Progress { behind_bytes, position_text, spooled_bytes, snapshot } = &view.progress;
+        let Progress { position_text, spooled_bytes, snapshot, .. } = &view.progress;
         SourceStatus {
             name: name.into(),
             state: source_state(view),
             identity: view.identity.clone(),
             position: (!position_text.is_empty()).then(|| position_text.clone()),
-            lag_bytes: *behind_bytes,
+            lag_bytes: view.behind_bytes(),
             lag_seconds: view.lag().map(|lag| lag.as_secs_f64()),
             changes_total: view.changes,
             rate: self.rate(now, "source", name, view.changes),
@@ -134,7 +134,8 @@ fn outbox(parts: &Parts<'_>) -> OutboxStatus {
             State::Ok => OutboxState::Open,
             State::Full { .. } | State::TooOld { .. } => OutboxState::Full,
             State::Failed(error) => OutboxState::Failed { error: error.to_string(), help: error.help() },
-            other => OutboxState::Failed { error: other.to_string(), help: None },
+            State::DiskFull | State::Locked => OutboxState::Stalled { reason: parts.outbox_state.to_string() },
+            State::Closed => OutboxState::Failed { error: parts.outbox_state.to_string(), help: None },
         },
         unsettled_events: stats.routes.iter().map(|route| route.unsettled.events).sum(),
         unsettled_bytes: stats.routes.iter().map(|route| route.unsettled.bytes).sum(),

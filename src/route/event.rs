@@ -4,7 +4,7 @@
 
 use std::io::Write as _;
 
-use towpath_contract::{Change, KeyKind, Op, Position, Row, Value};
+use towpath_contract::{Change, KeyKind, Op, Row, Value};
 
 use super::json::{write_base64, write_string};
 use super::plan::{ColumnPlan, RoutePlan, TablePlan};
@@ -18,6 +18,7 @@ const CONTENT_TYPE: &str = "application/json";
 pub(super) struct Scratch {
     /// `<source>-<identity>-`
     id_prefix: String,
+    epoch: u32,
     /// CloudEvents `source`: a URI reference.
     cloud_source: String,
     transaction: Option<usize>,
@@ -33,7 +34,8 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn begin_batch(&mut self, source: &str, identity: &str) {
+    pub(super) fn begin_batch(&mut self, source: &str, identity: &str, epoch: u32) {
+        self.epoch = epoch;
         self.id_prefix = format!("{source}-{identity}-");
         self.cloud_source = format!("towpath:{source}");
         self.transaction = None;
@@ -43,7 +45,9 @@ impl Scratch {
         if self.transaction != Some(change.transaction_index()) {
             self.begin_transaction(change);
         }
-        write_hex(&change.position(), &mut self.sequence);
+        self.sequence.clear();
+        write_hex(&self.epoch.to_be_bytes(), &mut self.sequence);
+        write_hex(change.position().as_bytes(), &mut self.sequence);
         self.id.clear();
         self.id.extend([self.id_prefix.as_str(), &self.sequence, &route.id_suffix]);
 
@@ -239,10 +243,9 @@ fn key_hash(subject: &str, key: &[u8]) -> u64 {
     hash
 }
 
-fn write_hex(position: &Position, out: &mut String) {
+fn write_hex(bytes: &[u8], out: &mut String) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
-    out.clear();
-    for byte in position.as_bytes() {
+    for byte in bytes {
         out.push(char::from(HEX[usize::from(byte >> 4)]));
         out.push(char::from(HEX[usize::from(byte & 15)]));
     }

@@ -44,7 +44,7 @@ fn at(bytes: &[u8]) -> Position {
 
 fn routed(batch: &Batch, routes: &[Route]) -> EventBatch {
     let mut events = EventBatch::new();
-    Router::new("db", routes).route("7301-1", batch, &mut events);
+    Router::new("db", routes).route("7301-1", 0, batch, &mut events);
     events
 }
 
@@ -138,9 +138,12 @@ fn the_id_depends_on_the_change_and_not_on_the_config() {
     batch.change(Op::Insert, &orders(), at(&[1])).after([Value::Data(b"1"), Value::Null, Value::Null]);
     let ids =
         |routes: &[Route]| -> Vec<String> { routed(&batch, routes).iter().map(|event| event.id.into()).collect() };
-    assert_eq!(ids(&[route(1, "all", "db")]), ["db-7301-1-01"]);
-    assert_eq!(ids(&[route(9, "other", "db.public.*")]), ["db-7301-1-01"]);
-    assert_eq!(ids(&[route(1, "a", "db"), route(2, "b", "db.*.orders")]), ["db-7301-1-01", "db-7301-1-01-b"]);
+    assert_eq!(ids(&[route(1, "all", "db")]), ["db-7301-1-0000000001"]);
+    assert_eq!(ids(&[route(9, "other", "db.public.*")]), ["db-7301-1-0000000001"]);
+    assert_eq!(
+        ids(&[route(1, "a", "db"), route(2, "b", "db.*.orders")]),
+        ["db-7301-1-0000000001", "db-7301-1-0000000001-29622ee9"]
+    );
     assert_eq!(ids(&[route(1, "a", "elsewhere"), route(2, "b", "db.public.customers")]), [""; 0]);
 }
 

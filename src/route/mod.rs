@@ -40,10 +40,11 @@ impl Router {
         }
     }
 
-    /// Appends the events of the batch's changes, in order. `identity` is the capture's, part of every id.
-    pub fn route(&mut self, identity: &str, batch: &Batch, events: &mut EventBatch) {
+    /// Appends the events of the batch's changes, in order. `identity` is the capture's, part of every id. `epoch` grows where
+    /// positions begin anew: ids and sequences carry it before the position.
+    pub fn route(&mut self, identity: &str, epoch: u32, batch: &Batch, events: &mut EventBatch) {
         let plans: Vec<Arc<TablePlan>> = batch.tables().iter().map(|table| self.plan(table)).collect();
-        self.scratch.begin_batch(&self.source, identity);
+        self.scratch.begin_batch(&self.source, identity, epoch);
         for change in batch.changes() {
             let plan = &plans[change.table_index()];
             for route in &plan.routes {

@@ -46,7 +46,8 @@ pub(super) struct ColumnPlan {
 
 pub(super) struct RoutePlan {
     pub(super) route: RouteId,
-    /// Appended to the id of the event, so that two routes' events of one change have two ids. Empty for the first route.
+    /// Appended to the id of the event, so that two routes' events of one change have two ids. Empty for the first route: with
+    /// one route to a table, an id depends on the change alone.
     pub(super) id_suffix: String,
     ops: [OpPlan; Op::ALL.len()],
 }
@@ -90,15 +91,14 @@ impl TablePlan {
     }
 }
 
-/// A route's name as part of an id. A long name is cut: source, identity and position leave it about 50 of the 255 bytes
-/// (the names of one config differ within that, or `check` says so).
-fn id_suffix(name: &str) -> String {
-    let end = (0..=ROUTE_NAME_BYTES_MAX.min(name.len())).rev().find(|end| name.is_char_boundary(*end)).unwrap_or(0);
-    format!("-{}", &name[..end])
+/// A route's name as part of an id, at any length of the name. `check` refuses two names of one suffix. FNV-1a, folded to 32 bits: stable across builds, which `std`'s hashers do not promise.
+pub fn id_suffix(name: &str) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    for byte in name.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    format!("-{:08x}", (hash >> 32) as u32 ^ hash as u32)
 }
-
-/// As much of a route's name as an id holds.
-pub const ROUTE_NAME_BYTES_MAX: usize = 50;
 
 impl OpPlan {
     fn new(route: &Route, source: &str, table: &TableSchema, subject: &str, op: Op) -> OpPlan {

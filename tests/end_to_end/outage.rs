@@ -58,6 +58,75 @@ async fn an_idle_database_pins_no_wal_while_its_neighbour_writes() {
     .await;
 }
 
+/// A backup of the whole machine was put in place: the same system and timeline, and a log that ends before what was recorded.
+#[tokio::test]
+async fn a_server_that_was_set_back_is_a_gap_and_the_way_back_leads_back() {
+    let mut rig = Rig::new().await;
+    rig.postgres.sql("CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t SELECT g, 'old' FROM generate_series(1, 3) g").await;
+    let builder = rig.towpath("postgres", "");
+    let mut towpath = builder.clone().run();
+    rig.inbox.until_count(3, PATIENCE).await;
+    rig.postgres.stop().await;
+    rig.postgres.set_aside();
+    rig.postgres.start_again().await;
+    rig.postgres.sql("UPDATE t SET note = 'later'; UPDATE t SET note = 'latest' WHERE id = 1").await;
+    rig.inbox.until_count(7, PATIENCE).await;
+    assert!(towpath.terminate(PATIENCE).await.success());
+
+    rig.postgres.stop().await;
+    rig.postgres.set_back();
+    rig.postgres.start_again().await;
+    rig.postgres.sql("UPDATE t SET note = 'otherwise' WHERE id = 2").await;
+    towpath.start_again();
+    let line = towpath.wait_for_log("was set back", PATIENCE).await;
+    assert!(line.contains("towpath snapshot db --after-gap"), "{line}");
+    let health = builder.command(&["status", "--json"]).await;
+    assert!(String::from_utf8_lossy(&health.stdout).contains(r#""state": "gap""#));
+
+    let accepted = builder.command(&["snapshot", "db", "--after-gap"]).await;
+    assert!(accepted.status.success(), "{}", String::from_utf8_lossy(&accepted.stderr));
+    let client = rig.postgres.client("postgres").await;
+    rig.settle(&client, &["public.t"]).await;
+    rig.postgres.sql("UPDATE t SET note = 'goes on'; INSERT INTO t VALUES (4, 'new')").await;
+    // What comes after the gap counts as newer than all before it, and no id stands for two events.
+    let report = rig.settle(&client, &["public.t"]).await;
+    assert_eq!((report.duplicates, report.out_of_order), (0, 0));
+    assert!(towpath.terminate(PATIENCE).await.success());
+}
+
+/// Just when people ask: nothing else moves, and the answers come.
+#[tokio::test]
+async fn whoever_asks_is_answered_while_everything_waits() {
+    let mut rig = Rig::with_own_broker().await;
+    rig.postgres.sql("CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t VALUES (0, '')").await;
+    let builder = rig.towpath("postgres", "").env("TOWPATH__OUTBOX__MAX_SIZE", "16MiB");
+    let mut towpath = builder.clone().run();
+    rig.inbox.until_count(1, PATIENCE).await;
+    rig.rabbit.stop().await;
+    rig.postgres.sql("INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 30000) g").await;
+    let status = async || String::from_utf8_lossy(&builder.command(&["status", "--json"]).await.stdout).into_owned();
+    eventually("the source to wait for the outbox", PATIENCE, async || {
+        let status = status().await;
+        if status.contains("waiting_for_outbox") { Ok(()) } else { Err(status) }
+    })
+    .await;
+    let asked = builder.command(&["snapshot", "db"]).await;
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    assert!(status().await.contains("waiting_for_outbox"));
+    let paused = builder.command(&["pause", "db"]).await;
+    assert!(paused.status.success(), "{}", String::from_utf8_lossy(&paused.stderr));
+    eventually("the source to be paused", PATIENCE, async || {
+        let status = status().await;
+        if status.contains(r#""state": "paused""#) { Ok(()) } else { Err(status) }
+    })
+    .await;
+    assert!(builder.command(&["resume", "db"]).await.status.success());
+    rig.rabbit.start_again().await;
+    let client = rig.postgres.client("postgres").await;
+    rig.settle(&client, &["public.t"]).await;
+    assert!(towpath.terminate(PATIENCE).await.success());
+}
+
 #[tokio::test]
 async fn a_slot_that_was_dropped_stops_the_source_and_is_not_made_again() {
     let mut rig = Rig::new().await;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Instant;
 
 use crate::{Batch, Position, Result};
 
@@ -107,6 +108,9 @@ pub struct SnapshotRequest {
 pub struct Progress {
     /// Bytes of the source's log written but not yet recorded by us, as last heard. `None` where the source has no such measure.
     pub behind_bytes: Option<u64>,
+    /// Everything that the source had at this time was recorded. `None` before that is known, and where the source cannot
+    /// tell what it has.
+    pub complete_as_of: Option<Instant>,
     /// The newest recorded position in the source's own notation (an LSN, a GTID), for people.
     pub position_text: String,
     /// Bytes spooled to disk for transactions in progress.

@@ -2,7 +2,7 @@
 //! and the optional heartbeat.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -19,11 +19,13 @@ use crate::sql;
 
 /// The stream does not tell how far the log goes: its messages carry their own address, its keepalives that of what was
 /// decoded. The lag in bytes is therefore asked for. Nor does it tell what it leaves out.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// One look in this many is at the publication, too.
+const LOOKS_PER_PUBLICATION: u32 = 5;
 
-/// A standby cannot say where it writes, for it does not; it says what it replayed.
+/// Where the log ends that can be streamed. A standby cannot say where it writes, for it does not; it says what it replayed.
 const LOG_END: &str =
-    "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END";
+    "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END";
 
 /// Moves the log on, so that the slot can follow. Needs no table; no transaction id is used up.
 const HEARTBEAT: &str = "SELECT pg_logical_emit_message(false, 'towpath.heartbeat', '')";
@@ -43,9 +45,18 @@ pub(crate) struct Published {
 #[derive(Default)]
 struct Found {
     log_end: AtomicU64,
+    ends: Mutex<Ends>,
     lost: OnceLock<String>,
     /// To be recorded: what the publication covers now.
     news: Mutex<Vec<StateEntry>>,
+}
+
+/// Since when nothing was missing: an end of the log that is not recorded yet, with the time when it was asked for, and the
+/// time of the newest one that is.
+#[derive(Default)]
+struct Ends {
+    awaited: Option<(std::time::Instant, Lsn)>,
+    reached: Option<std::time::Instant>,
 }
 
 /// Runs until it is dropped.
@@ -71,9 +82,18 @@ impl Monitor {
         Lsn(self.found.log_end.load(Ordering::Relaxed))
     }
 
+    /// Everything that was in the log at this time is `recorded`.
+    pub(crate) fn complete_as_of(&self, recorded: Lsn) -> Option<std::time::Instant> {
+        let mut ends = lock(&self.found.ends);
+        if let Some((at, _)) = ends.awaited.take_if(|(_, end)| *end <= recorded) {
+            ends.reached = Some(at);
+        }
+        ends.reached
+    }
+
     /// State entries to be recorded.
     pub(crate) fn take_news(&self) -> Vec<StateEntry> {
-        std::mem::take(&mut *self.found.news.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.found.news))
     }
 
     /// The publication left something out, and what is unknown by that. It does not end.
@@ -88,10 +108,15 @@ impl Drop for Monitor {
     }
 }
 
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every change under these locks is complete in itself.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 async fn watch(client: Arc<Client>, found: Arc<Found>, mut published: Published, heartbeat: Option<Duration>) {
     let mut next_look = Instant::now();
     let mut next_beat = heartbeat.map(|every| Instant::now() + every);
-    let mut healthy = true;
+    let (mut healthy, mut looks) = (true, 0);
     loop {
         sleep_until(next_beat.map_or(next_look, |beat| beat.min(next_look))).await;
         let now = Instant::now();
@@ -108,18 +133,27 @@ async fn watch(client: Arc<Client>, found: Arc<Found>, mut published: Published,
         }
         if next_look <= now {
             next_look = now + LOOK_EVERY;
+            looks += 1;
             // What cannot be asked now is asked next time; a connection that is gone ends the stream too.
-            if let Ok(Some(what)) = look_at_publication(&client, &mut published).await {
-                let since = Lsn(found.log_end.load(Ordering::Relaxed));
-                let _ = found.lost.set(format!("{what}: such changes since {since} are unknown"));
+            if looks % LOOKS_PER_PUBLICATION == 0 {
+                if let Ok(Some(what)) = look_at_publication(&client, &mut published).await {
+                    let since = Lsn(found.log_end.load(Ordering::Relaxed));
+                    let _ = found.lost.set(format!("{what}: such changes since {since} are unknown"));
+                }
+                lock(&found.news).append(&mut published.news);
             }
-            found.news.lock().unwrap_or_else(PoisonError::into_inner).append(&mut published.news);
-            if let Ok(rows) = sql::rows(&client, "asking for the end of the log", LOG_END).await
-                && let Some(Ok(lsn)) = rows.first().map(|row| sql::text(row, 0).parse::<Lsn>())
-            {
-                found.log_end.store(lsn.0, Ordering::Relaxed);
-            }
+            look_at_log_end(&client, &found).await;
         }
+    }
+}
+
+async fn look_at_log_end(client: &Client, found: &Found) {
+    let asked = std::time::Instant::now();
+    if let Ok(rows) = sql::rows(client, "asking for the end of the log", LOG_END).await
+        && let Some(Ok(lsn)) = rows.first().map(|row| sql::text(row, 0).parse::<Lsn>())
+    {
+        found.log_end.store(lsn.0, Ordering::Relaxed);
+        lock(&found.ends).awaited.get_or_insert((asked, lsn));
     }
 }
 

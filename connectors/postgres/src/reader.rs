@@ -466,6 +466,7 @@ impl Capture for Reader {
         let recorded = parts.feedback.recorded();
         let log_end = parts.monitor.log_end().max(parts.feedback.received());
         Progress {
+            complete_as_of: parts.monitor.complete_as_of(recorded),
             behind_bytes: Some(log_end.0.saturating_sub(recorded.0)),
             position_text: recorded.to_string(),
             spooled_bytes: parts.spool.bytes(),

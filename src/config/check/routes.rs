@@ -11,12 +11,12 @@ use crate::config::model::{AfterParked, DEFAULT_EXCHANGE, RouteConfig, SourceCon
 use crate::config::path::KeyPath;
 use crate::config::shape::alternatives;
 use crate::route::matching::RouteFrom;
-use crate::route::plan::{DEFAULT_NAME_TEMPLATE, Names, SHORT_STRING_BYTES_MAX, render};
+use crate::route::plan::{DEFAULT_NAME_TEMPLATE, Names, SHORT_STRING_BYTES_MAX, id_suffix, render};
 
 /// What a template may use.
 const NAMES: [&str; 4] = ["source", "schema", "table", "op"];
 
-/// The longest name of a route. It is a label of metrics and part of the ids of events that two routes make of one change.
+/// The longest name of a route, which is a label of metrics.
 const ROUTE_NAME_BYTES_MAX: usize = 200;
 
 impl Checker<'_> {
@@ -25,11 +25,16 @@ impl Checker<'_> {
         if written.is_empty() {
             return sources.iter().map(|source| implicit(&source.name)).collect();
         }
+        let written_name = |index: usize| {
+            let route: &RouteConfig = &written[index];
+            route.name.clone().unwrap_or_else(|| route.from.clone())
+        };
         let mut names: BTreeMap<String, usize> = BTreeMap::new();
+        let mut suffixes: BTreeMap<String, usize> = BTreeMap::new();
         let mut routes = Vec::new();
         for (index, route) in written.iter().enumerate() {
             let path = KeyPath::root().key("routes").index(index);
-            let name = route.name.clone().unwrap_or_else(|| route.from.clone());
+            let name = written_name(index);
             let name_path = path.key(if route.name.is_some() { "name" } else { "from" });
             if name.is_empty() || name.len() > ROUTE_NAME_BYTES_MAX || name.chars().any(char::is_control) {
                 self.problem(&name_path, "this is no name for a route", "1 to 200 bytes, no control characters");
@@ -38,6 +43,11 @@ impl Checker<'_> {
                 let found = self.origins.quote(&name_path, &name);
                 let help = "give one of them a `name` of its own";
                 self.problem(&name_path, format!("routes[{first}] is called {found} too"), help);
+            }
+            if let Some(first) = suffixes.insert(id_suffix(&name), index).filter(|first| written_name(*first) != name) {
+                let help = "give one of them another `name`";
+                let message = format!("this name and that of routes[{first}] would give events the same id");
+                self.problem(&name_path, message, help);
             }
             let Some(from) = self.from(&path.key("from"), &route.from, sources) else { continue };
             let template = |text: &Option<String>, default: &str| text.clone().unwrap_or_else(|| default.to_owned());

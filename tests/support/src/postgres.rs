@@ -198,6 +198,30 @@ impl Postgres {
         append(&self.data().join("postgresql.conf"), lines);
     }
 
+    /// Copies the stopped server's data, as a backup of the whole machine does; or puts the copy in its place.
+    ///
+    /// # Panics
+    /// When the server is running, or there is no copy to put back.
+    pub fn set_aside(&self) {
+        self.copy(&self.data(), &self.folder.path().join("aside"));
+    }
+
+    /// See [`Postgres::set_aside`].
+    ///
+    /// # Panics
+    /// As there.
+    pub fn set_back(&self) {
+        fs::remove_dir_all(self.data()).expect("the data can be removed");
+        self.copy(&self.folder.path().join("aside"), &self.data());
+    }
+
+    fn copy(&self, from: &Path, to: &Path) {
+        assert!(self.process.is_none(), "PostgreSQL is running");
+        // Owners and modes too: the server is particular about them.
+        let done = std::process::Command::new("cp").arg("-a").args([from, to]).status();
+        assert!(done.expect("cp can be run").success(), "copying {}", from.display());
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
