@@ -40,7 +40,7 @@ impl Store for NoStore {
         Box::pin(async move { Err(Error::bug("parking", format!("{parked:?}"))) })
     }
 
-    fn parked_keys(&self, _: RouteId, _: Seq) -> Fut<'static, Result<Vec<ParkedKey>>> {
+    fn parked_keys(&self, _: RouteId, _: Seq, _: usize) -> Fut<'static, Result<Vec<ParkedKey>>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 }
@@ -103,6 +103,7 @@ fn main() {
         unroutable: Unroutable::Stop,
         after_parked: AfterParked::Wait,
         exchange: None,
+        behind: Vec::new(),
     };
     let settled = Arc::new(Settled::default());
     let (news, feed) = mpsc::unbounded_channel();

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{Failure, OutboxError};
 use super::lock::FileLock;
+use super::open::next_generation;
 use super::prune;
 use super::stats::State;
 use super::transaction::roll_back;
@@ -104,6 +105,8 @@ impl Writer {
             Ok(complete) => {
                 if !complete {
                     self.checkpoint_at = Instant::now() + CHORE_PAUSE;
+                } else if let Err(error) = next_generation(&self.conn) {
+                    self.later(Failure::of("writing to", &self.shared.path, &error))?;
                 }
                 self.measure()
             }
@@ -123,7 +126,7 @@ impl Writer {
     }
 
     /// A chore that could not be done now is done later.
-    fn later(&self, failure: Failure) -> Result<(), OutboxError> {
+    pub(super) fn later(&self, failure: Failure) -> Result<(), OutboxError> {
         match failure {
             Failure::Stall(_) => Ok(()),
             Failure::Fatal(error) => Err(error),

@@ -23,6 +23,8 @@ pub enum OutboxError {
     Newer { path: PathBuf, found: i64, expected: i64 },
     #[error("{} is missing or empty, but its log {} is not: committed events are in there", path.display(), log.display())]
     LogWithoutFile { path: PathBuf, log: PathBuf },
+    #[error("the outbox {} and its log {} do not belong together: an older copy of the file was put beside the log", path.display(), log.display())]
+    ForeignLog { path: PathBuf, log: PathBuf },
     #[error("the outbox {} is damaged: {found}", path.display())]
     Corrupt { path: PathBuf, found: String },
     #[error("{operation} the outbox {}: {found}", path.display())]
@@ -43,6 +45,8 @@ pub enum OutboxError {
     NotParked(Seq),
     #[error("event {seq} cannot go out yet: event {behind} of its key is parked before it")]
     WaitsBehind { seq: Seq, behind: Seq },
+    #[error("event {0} cannot be published: its route could not make it whole")]
+    Unfit(Seq),
     #[error("event {0} is neither waiting to be published nor parked")]
     NoSuchEvent(Seq),
 
@@ -87,6 +91,15 @@ impl OutboxError {
                 "put {} back beside its log; if it is lost, move the log away and let every source take a new snapshot",
                 path.display()
             ),
+            OutboxError::ForeignLog { path, log } => format!(
+                "put the newer {path} back; if only the older copy is left, move {log} and the file ending in -shm away: then the outbox \
+                 stands where the copy does, and sources that have forgotten what came after it report a gap",
+                path = path.display(),
+                log = log.display()
+            ),
+            OutboxError::Unfit(_) => {
+                "mend what its reason names, discard it, and read its row again with `towpath snapshot`".into()
+            }
             OutboxError::Corrupt { path, .. } => corrupt_help(path),
             OutboxError::Io { .. } => {
                 "look at the disk and at the system's log, then start Towpath again: it goes on from what is on disk"

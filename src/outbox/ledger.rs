@@ -26,6 +26,8 @@ pub(super) struct RouteLedger {
     pub(super) waits: bool,
     /// Settled through, by shard; never empty.
     pub(super) cursors: Vec<Seq>,
+    /// The outbox's newest event when the route was made.
+    pub(super) since: Seq,
     pub(super) last_seq: Seq,
     pub(super) backlog: Backlog,
     pub(super) parked: u64,

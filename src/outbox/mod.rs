@@ -100,6 +100,8 @@ pub struct StoredRoute {
     pub id: RouteId,
     pub name: String,
     pub configured: bool,
+    /// The outbox's newest event when the route was made: none of its own is older.
+    pub since: Seq,
     /// Settled through, by shard.
     pub settled: Vec<Seq>,
     pub unsettled: Tally,
@@ -216,8 +218,14 @@ impl Outbox {
     ///
     /// While `parked` is above 0, all events of the key are to be parked behind. Else, while `released` is, only released
     /// ones go out, each counting it down, and others are parked behind (to come again after those).
-    pub async fn parked_keys(&self, route: RouteId, through: Seq) -> Result<Vec<ParkedKey>, OutboxError> {
-        self.query(|done| Query::ParkedKeys { route, through, done }).await
+    /// At most `keys_max` of them.
+    pub async fn parked_keys(
+        &self,
+        route: RouteId,
+        through: Seq,
+        keys_max: usize,
+    ) -> Result<Vec<ParkedKey>, OutboxError> {
+        self.query(|done| Query::ParkedKeys { route, through, keys_max, done }).await
     }
 
     /// Parked events after the one of seq `after`, without their bodies; at most `limit`.

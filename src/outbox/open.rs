@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::error::{Failure, OutboxError};
 use super::ledger::{Ledger, RouteLedger, SourceLedger};
 use super::lock::{self, FileLock, Note, beside};
 use super::read::resume_of;
+use super::usage::Usage;
 use super::{RouteSetup, Stored, StoredRoute};
 
 const APPLICATION_ID: i64 = 0x746f_7770;
@@ -57,8 +59,11 @@ pub(super) fn open(path: &Path, routes: &[RouteSetup], shards: u16, log_bytes_ma
     check_files(path)?;
 
     let sqlite = |error: rusqlite::Error| Failure::of("opening", path, &error).into_error("opening", path);
+    let generation = generation_of_file(path);
+    keep_private(path)?;
     let writer = connect(path).map_err(sqlite)?;
     check_identity(&writer, path)?;
+    check_log(&writer, path, generation)?;
     prepare(&writer, path, log_bytes_max)?;
     check_content(&writer, path)?;
     let ledger = load(&writer, routes, shards).map_err(sqlite)?;
@@ -88,6 +93,43 @@ fn connect_reader(path: &Path) -> rusqlite::Result<Connection> {
     conn.pragma_update(None, "query_only", true)?;
     conn.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     Ok(conn)
+}
+
+/// It holds rows of the source's tables: nobody else is to read it. SQLite gives its log and index the same mode.
+fn keep_private(path: &Path) -> Result<(), OutboxError> {
+    let made = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    let io =
+        |error: io::Error| OutboxError::Io { operation: "opening", path: path.to_path_buf(), found: error.to_string() };
+    made.map(drop).map_err(io)
+}
+
+/// What the file alone says, without its log. 0 where it says nothing: it is new, or was never written to.
+fn generation_of_file(path: &Path) -> i64 {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
+            byte => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let alone = Connection::open_with_flags(format!("{uri}?immutable=1"), flags);
+    alone.and_then(|conn| conn.query_row("SELECT generation FROM log", [], |row| row.get(0))).unwrap_or(0)
+}
+
+/// The log begins anew only after all of it went into the file, and is counted then: see `Writer::checkpoint`.
+fn check_log(conn: &Connection, path: &Path, of_file: i64) -> Result<(), OutboxError> {
+    let both = conn.query_row("SELECT generation FROM log", [], |row| row.get::<_, i64>(0)).unwrap_or(of_file);
+    match both - of_file {
+        0 | 1 => Ok(()),
+        _ => Err(OutboxError::ForeignLog { path: path.to_path_buf(), log: beside(path, "-wal") }),
+    }
+}
+
+/// To be called whenever the whole log is in the file: the next thing written may begin it anew.
+pub(super) fn next_generation(conn: &Connection) -> rusqlite::Result<()> {
+    conn.execute("UPDATE log SET generation = generation + 1", []).map(drop)
 }
 
 /// What can be seen without SQLite, which would silently begin anew.
@@ -199,7 +241,11 @@ fn check_content(conn: &Connection, path: &Path) -> Result<(), OutboxError> {
 
 /// The routes and sources of the file, the configured routes added. `None` when their numbers are used up.
 fn load(conn: &Connection, setup: &[RouteSetup], shards: u16) -> rusqlite::Result<Option<Ledger>> {
+    let log_is_in_file = Usage::log_is_in_file(conn)?;
     let transaction = conn.unchecked_transaction()?;
+    if log_is_in_file {
+        next_generation(conn)?;
+    }
     let last_seq = conn.query_row("SELECT coalesce(max(last_seq), 0) FROM route", [], |row| row.get::<_, i64>(0))?;
     let mut known = conn.query_row("SELECT coalesce(max(id), 0) FROM route", [], |row| row.get::<_, u16>(0))?;
     for route in setup {
@@ -210,36 +256,41 @@ fn load(conn: &Connection, setup: &[RouteSetup], shards: u16) -> rusqlite::Resul
             }
             known += 1;
             // Not its own, but none of its events is older.
-            conn.execute("INSERT INTO route VALUES (?, ?, ?, 0, 0, NULL)", params![known, route.name, last_seq])?;
+            conn.execute(
+                "INSERT INTO route VALUES (?1, ?2, ?3, ?3, 0, 0, NULL)",
+                params![known, route.name, last_seq],
+            )?;
         }
     }
     let mut ledger = Ledger { last_seq: last_seq as Seq, ..Ledger::default() };
     let mut select = conn.prepare(
-        "SELECT id, name, last_seq, unsettled_events, unsettled_bytes, unsettled_since, \
+        "SELECT id, name, since, last_seq, unsettled_events, unsettled_bytes, unsettled_since, \
          (SELECT count(*) FROM parked WHERE parked.route = route.id), \
          (SELECT count(*) FROM released WHERE released.route = route.id) FROM route ORDER BY id",
     )?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
         let (id, name) = (RouteId(row.get(0)?), row.get::<_, String>(1)?);
-        let route_last_seq = row.get::<_, i64>(2)? as Seq;
+        let (since, route_last_seq) = (row.get::<_, i64>(2)? as Seq, row.get::<_, i64>(3)? as Seq);
         let cursors = load_cursors(conn, id, shards, route_last_seq, last_seq as Seq)?;
         let settled = cursors.iter().copied().min().unwrap_or(0);
         let mut backlog = Backlog::default();
-        let tally = Tally { events: row.get::<_, i64>(3)? as u64, bytes: row.get::<_, i64>(4)? as u64 };
+        let tally = Tally { events: row.get::<_, i64>(4)? as u64, bytes: row.get::<_, i64>(5)? as u64 };
         if tally.events > 0 && settled < route_last_seq {
-            let since_ms = row.get::<_, Option<i64>>(5)?.unwrap_or(0);
+            let since_ms = row.get::<_, Option<i64>>(6)?.unwrap_or(0);
             backlog.add(Stretch { first: settled + 1, last: route_last_seq, tally, since_ms });
         }
         ledger.routes.push(RouteLedger {
             id,
-            waits: setup.iter().any(|route| route.name == name && route.waits),
+            since,
+            // A route that was taken out of the config keeps to the default, here as in the relay.
+            waits: setup.iter().find(|route| route.name == name).is_none_or(|route| route.waits),
             name: name.into(),
             cursors,
             last_seq: route_last_seq,
             backlog,
-            parked: row.get::<_, i64>(6)? as u64,
-            released: row.get::<_, i64>(7)? as u64,
+            parked: row.get::<_, i64>(7)? as u64,
+            released: row.get::<_, i64>(8)? as u64,
             pruned: 0,
         });
     }
@@ -304,6 +355,7 @@ fn stored(conn: &Connection, ledger: &Ledger, setup: &[RouteSetup], warnings: Ve
         id: route.id,
         name: route.name.to_string(),
         configured: setup.iter().any(|setup| *setup.name == *route.name),
+        since: route.since,
         settled: route.cursors.clone(),
         unsettled: route.backlog.after(0).tally,
         parked_events: route.parked,

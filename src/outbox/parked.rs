@@ -26,14 +26,14 @@ struct Place {
 }
 
 impl Transaction<'_> {
-    /// An event that its route could not make publishable.
+    /// An event that its route could not make publishable: what is recorded of it is for people.
     pub(super) fn insert_parked(&mut self, event: &Event<'_>, seq: Seq, reason: &str) -> rusqlite::Result<()> {
         let place = Place { route: event.route, key_hash: event.key_hash as i64, origin: seq as i64 };
         let waiting_for = self.take_place(place, seq)?;
         self.conn
             .prepare_cached(
-                "INSERT INTO parked (seq, origin, route, recorded_at, parked_at, reason, waiting_for, key_hash, id, key, exchange, \
-                 routing_key, properties, body) VALUES (?1, ?1, ?2, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                "INSERT INTO parked (seq, origin, route, recorded_at, parked_at, reason, unfit, waiting_for, key_hash, id, key, exchange, \
+                 routing_key, properties, body) VALUES (?1, ?1, ?2, ?3, ?3, ?4, 1, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?
             .execute(params![
                 seq as i64,
@@ -80,9 +80,9 @@ impl Transaction<'_> {
         };
         self.conn
             .prepare_cached(
-                "INSERT INTO parked (seq, origin, route, recorded_at, parked_at, reason, waiting_for, key_hash, id, key, exchange, \
+                "INSERT INTO parked (seq, origin, route, recorded_at, parked_at, reason, unfit, waiting_for, key_hash, id, key, exchange, \
                  routing_key, properties, body) \
-                 SELECT seq, ?2, route, recorded_at, ?3, ?4, ?5, key_hash, id, key, exchange, routing_key, properties, body \
+                 SELECT seq, ?2, route, recorded_at, ?3, ?4, 0, ?5, key_hash, id, key, exchange, routing_key, properties, body \
                  FROM event WHERE seq = ?1",
             )?
             .execute(params![seq as i64, place.origin, self.draft.now_ms, reason, waiting_for])?;
@@ -98,10 +98,17 @@ impl Transaction<'_> {
         {
             return Ok(Outcome::Refused(OutboxError::WaitsBehind { seq, behind }));
         }
+        let unfit = self
+            .conn
+            .prepare_cached("SELECT unfit FROM parked WHERE seq = ?")?
+            .query_row([seq as i64], |row| row.get::<_, bool>(0))?;
+        if unfit {
+            return Ok(Outcome::Refused(OutboxError::Unfit(seq)));
+        }
         let mut released = 1;
         self.release_parked(seq)?;
         released += self.release_waiting(place)?;
-        Ok(Outcome::Moved { moved: Moved { released, discarded: 0 }, route: place.route })
+        Ok(Outcome::Moved { moved: Moved { released, discarded: 0 }, route: place.route, through: self.draft.last_seq })
     }
 
     pub(super) fn discard(&mut self, seq: Seq) -> Result<Outcome, Halt> {
@@ -122,7 +129,7 @@ impl Transaction<'_> {
             }
             None => moved.released = self.release_waiting(place)?,
         }
-        Ok(Outcome::Moved { moved, route: place.route })
+        Ok(Outcome::Moved { moved, route: place.route, through: self.draft.last_seq })
     }
 
     /// Makes room in the key's order for an event that has a reason of its own: later ones wait for it from now on.

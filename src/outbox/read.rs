@@ -86,7 +86,7 @@ pub struct ParkedEvent {
 #[derive(Debug)]
 pub(super) enum Query {
     Read { routes: RouteSet, after: Seq, bytes_max: usize, done: Answer<Stretch> },
-    ParkedKeys { route: RouteId, through: Seq, done: Answer<Vec<ParkedKey>> },
+    ParkedKeys { route: RouteId, through: Seq, keys_max: usize, done: Answer<Vec<ParkedKey>> },
     Parked { route: Option<RouteId>, after: Seq, limit: u32, done: Answer<Vec<ParkedEvent>> },
     ParkedOne { seq: Seq, done: Answer<Option<ParkedEvent>> },
     Stop,
@@ -103,7 +103,9 @@ pub(super) fn run(conn: Connection, shared: Arc<Shared>, queries: mpsc::Receiver
                 let committed = shared.committed();
                 answer(&shared, done, read(&conn, &routes, after, bytes_max, committed));
             }
-            Query::ParkedKeys { route, through, done } => answer(&shared, done, parked_keys(&conn, route, through)),
+            Query::ParkedKeys { route, through, keys_max, done } => {
+                answer(&shared, done, parked_keys(&conn, route, through, keys_max));
+            }
             Query::Parked { route, after, limit, done } => answer(&shared, done, parked(&conn, route, after, limit)),
             Query::ParkedOne { seq, done } => answer(&shared, done, parked_one(&conn, seq)),
             Query::Stop => break,
@@ -219,13 +221,13 @@ fn bytes_of(value: ValueRef<'_>) -> rusqlite::Result<&[u8]> {
     Ok(value.as_bytes()?)
 }
 
-fn parked_keys(conn: &Connection, route: RouteId, through: Seq) -> rusqlite::Result<Vec<ParkedKey>> {
+fn parked_keys(conn: &Connection, route: RouteId, through: Seq, keys_max: usize) -> rusqlite::Result<Vec<ParkedKey>> {
     conn.prepare_cached(
         "SELECT key_hash, sum(parked), sum(released) FROM ( \
          SELECT key_hash, 1 AS parked, 0 AS released FROM parked WHERE route = ?1 AND origin <= ?2 \
-         UNION ALL SELECT key_hash, 0, 1 FROM released WHERE route = ?1 AND seq > ?2) GROUP BY key_hash",
+         UNION ALL SELECT key_hash, 0, 1 FROM released WHERE route = ?1 AND seq > ?2) GROUP BY key_hash LIMIT ?3",
     )?
-    .query_map(params![route.0, through as i64], |row| {
+    .query_map(params![route.0, through as i64, keys_max as i64], |row| {
         Ok(ParkedKey { key_hash: row.get::<_, i64>(0)? as u64, parked: row.get(1)?, released: row.get(2)? })
     })?
     .collect()

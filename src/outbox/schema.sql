@@ -5,11 +5,19 @@
 CREATE TABLE route (
     id                INTEGER PRIMARY KEY,      -- 1 to 65535
     name              TEXT NOT NULL UNIQUE,
+    since             INTEGER NOT NULL,         -- the outbox's newest event when the route was made: none of its own is older
     last_seq          INTEGER NOT NULL,         -- of the newest event of this route; the greatest of all is the outbox's
     unsettled_events  INTEGER NOT NULL,
     unsettled_bytes   INTEGER NOT NULL,
     unsettled_since   INTEGER                   -- when the oldest unsettled event was recorded; NULL: there is none
 ) STRICT;
+
+-- Counts how often the `-wal` file began anew. The file itself knows the number of before or this one, unless an older copy
+-- of it was put beside a `-wal` that is not its own.
+CREATE TABLE log (
+    generation  INTEGER NOT NULL
+) STRICT;
+INSERT INTO log VALUES (1);
 
 -- How far the broker has taken a route's events. An event is settled when its seq is not above the least `through` of
 -- its route's shards.
@@ -59,6 +67,7 @@ CREATE TABLE parked (
     recorded_at  INTEGER NOT NULL,
     parked_at    INTEGER NOT NULL,
     reason       TEXT,                          -- NULL: nothing is wrong with it, it only waits for `waiting_for`
+    unfit        INTEGER NOT NULL,              -- 1: it could not be made whole, and can only be discarded
     waiting_for  INTEGER,                       -- seq of the nearest earlier parked event of its key that has a reason
     key_hash     INTEGER NOT NULL,
     id           TEXT NOT NULL,

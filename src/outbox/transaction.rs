@@ -29,6 +29,8 @@ pub(super) enum Outcome {
     Moved {
         moved: Moved,
         route: RouteId,
+        /// The newest event when it was done: what comes later in the same commit has news of its own.
+        through: Seq,
     },
     Resumed(Resume),
     Refused(OutboxError),

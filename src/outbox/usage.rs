@@ -43,6 +43,12 @@ impl Usage {
         })
     }
 
+    /// Nothing of the log is not in the file, or there is no log: the next write may begin it anew.
+    pub(super) fn log_is_in_file(conn: &Connection) -> rusqlite::Result<bool> {
+        let log = Log::ask(conn, "PRAGMA wal_checkpoint(NOOP)")?;
+        Ok(log.frames == log.moved)
+    }
+
     /// What `max_size` bounds.
     pub(super) fn used_bytes(&self) -> u64 {
         self.file_bytes - self.free_bytes + self.log_bytes

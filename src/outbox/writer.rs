@@ -116,7 +116,7 @@ impl Writer {
                 Next::Chores => {}
                 Next::Closing => {
                     // With the log moved into it, the file alone is a whole copy.
-                    return self.checkpoint(Checkpoint::Truncate);
+                    return self.last_checkpoint();
                 }
             }
             self.chores(lock)?;
@@ -167,7 +167,7 @@ impl Writer {
         // Before anyone is told: whoever then looks finds it counted.
         self.publish_commit(recorded, took);
         for (work, outcome) in self.drained.works.drain(..).zip(self.outcomes.drain(..)) {
-            tell(&self.news, &self.ledger, work, outcome);
+            tell(&self.news, work, outcome);
         }
         Ok(())
     }
@@ -184,6 +184,13 @@ impl Writer {
             self.prune_step(None)?;
         }
         Ok(())
+    }
+
+    fn last_checkpoint(&mut self) -> Result<(), OutboxError> {
+        match Usage::checkpoint(&self.conn, Checkpoint::Truncate) {
+            Ok(_) => Ok(()),
+            Err(error) => self.later(Failure::of("checkpointing", &self.shared.path, &error)),
+        }
     }
 
     /// What the newest commit changed.
@@ -216,7 +223,7 @@ impl Writer {
 }
 
 /// The end of a piece of work: durable, or refused.
-fn tell(news: &mpsc::UnboundedSender<News>, ledger: &Ledger, work: Work, outcome: Outcome) {
+fn tell(news: &mpsc::UnboundedSender<News>, work: Work, outcome: Outcome) {
     // Whoever no longer listens needs no answer.
     match (work, outcome) {
         (work, Outcome::Refused(error)) => work.refuse(error),
@@ -233,8 +240,8 @@ fn tell(news: &mpsc::UnboundedSender<News>, ledger: &Ledger, work: Work, outcome
             }
             let _ = done.send(Ok(()));
         }
-        (Work::Retry { done, .. } | Work::Discard { done, .. }, Outcome::Moved { moved, route }) => {
-            let _ = news.send(News::Changed { route, through: ledger.last_seq });
+        (Work::Retry { done, .. } | Work::Discard { done, .. }, Outcome::Moved { moved, route, through }) => {
+            let _ = news.send(News::Changed { route, through });
             let _ = done.send(Ok(moved));
         }
         (Work::Resume { done, .. }, Outcome::Resumed(resume)) => {

@@ -248,7 +248,13 @@ impl Desk {
             (None, true) => self.all_parked(None).await?,
             (None, false) => selection.seqs,
         };
-        let (mut released, mut discarded) = (0, 0);
+        let several = seqs.len() > 1;
+        let (mut released, mut discarded, mut unfit) = (0, 0, 0);
+        // Those that wait behind one that is discarded are discarded themselves, before they would be let go.
+        let mut seqs = seqs;
+        if !retry {
+            seqs.sort_unstable_by(|a, b| b.cmp(a));
+        }
         for seq in seqs {
             let moved = if retry { self.outbox.retry(seq).await } else { self.outbox.discard(seq).await };
             match moved {
@@ -258,6 +264,8 @@ impl Desk {
                 }
                 // It went with one before it: those that only waited go out together.
                 Err(OutboxError::NotParked(_)) if released + discarded > 0 => {}
+                // What waits behind one that can only be discarded stays with it.
+                Err(OutboxError::Unfit(_) | OutboxError::WaitsBehind { .. }) if several => unfit += 1,
                 Err(error) => {
                     let kind = if matches!(error, OutboxError::NotParked(_)) {
                         RefusalKind::NotFound
@@ -270,13 +278,20 @@ impl Desk {
                 }
             }
         }
-        Ok(match (released, discarded) {
-            (released, 0) => format!("{released} events are on their way again"),
-            (0, discarded) => format!("{discarded} events discarded"),
+        tracing::info!(released, discarded, "parked events: a person decided");
+        let events = |count: u64| if count == 1 { "1 event".to_owned() } else { format!("{count} events") };
+        let mut said = match (released, discarded) {
+            (0, 0) => "nothing is parked there".to_owned(),
+            (released, 0) => format!("{} on the way again", events(released)),
+            (0, discarded) => format!("{} discarded", events(discarded)),
             (released, discarded) => {
-                format!("{discarded} events discarded, {released} that waited behind them are on their way")
+                format!("{} discarded, {} that waited behind on the way", events(discarded), events(released))
             }
-        })
+        };
+        if unfit > 0 {
+            said += &format!("; {} stay: they can only be discarded, or wait behind such a one", events(unfit));
+        }
+        Ok(said)
     }
 
     async fn all_parked(&self, route: Option<RouteId>) -> Result<Vec<Seq>, Refusal> {

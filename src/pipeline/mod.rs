@@ -143,20 +143,31 @@ fn open_outbox(config: &Checked, news: mpsc::UnboundedSender<outbox::News>) -> R
     Outbox::open(&config.outbox, setup).map_err(outbox_error)
 }
 
-/// Every route that the outbox knows: one that was taken out of the config still has its events published.
+/// Every route that the outbox knows: one that was taken out of the config still has its events published, before those of
+/// routes that were made since: they may have the same keys.
 fn relay_routes(config: &Checked, stored: &[StoredRoute]) -> Vec<relay::RouteSetup> {
-    let setup = |stored: &StoredRoute| {
-        let configured = config.routes.iter().find(|route| route.name == stored.name);
+    let former = |route: &&StoredRoute| !route.configured && route.unsettled.events > 0;
+    let setup = |route: &StoredRoute| {
+        let configured = config.routes.iter().find(|configured| configured.name == route.name);
+        let is_older = |former: &&StoredRoute| former.settled.iter().any(|settled| *settled < route.since);
+        let older = stored.iter().filter(former).filter(is_older).filter(|_| route.configured);
+        let behind = |former: &StoredRoute| relay::Behind {
+            route: former.id,
+            name: former.name.as_str().into(),
+            through: route.since,
+        };
         relay::RouteSetup {
-            id: stored.id,
-            name: stored.name.as_str().into(),
-            settled: stored.settled.clone(),
+            id: route.id,
+            name: route.name.as_str().into(),
+            settled: route.settled.clone(),
+            behind: older.map(behind).collect(),
             unroutable: configured.map(|route| route.unroutable).unwrap_or_default(),
             after_parked: configured.map(|route| route.after_parked).unwrap_or_default(),
             exchange: configured.map(|route| route.exchange.clone()).filter(|name| !name.contains("{{")),
         }
     };
-    stored.iter().filter(|route| route.configured || route.unsettled.events > 0).map(setup).collect()
+    let concerned = |route: &&StoredRoute| route.configured || route.unsettled.events > 0 || route.parked_events > 0;
+    stored.iter().filter(concerned).map(setup).collect()
 }
 
 fn source_task(

@@ -42,10 +42,10 @@ impl Store for OutboxStore {
         })
     }
 
-    fn parked_keys(&self, route: RouteId, through: Seq) -> Fut<'static, Result<Vec<ParkedKey>>> {
+    fn parked_keys(&self, route: RouteId, through: Seq, keys_max: usize) -> Fut<'static, Result<Vec<ParkedKey>>> {
         let outbox = self.0.clone();
         Box::pin(async move {
-            let keys = outbox.parked_keys(route, through).await.map_err(failed("reading parked keys"))?;
+            let keys = outbox.parked_keys(route, through, keys_max).await.map_err(failed("reading parked keys"))?;
             let key = |outbox::ParkedKey { key_hash, parked, released }| ParkedKey { key_hash, parked, released };
             Ok(keys.into_iter().map(key).collect())
         })

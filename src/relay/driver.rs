@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use self::intake::Job;
 use self::link::{Attempts, Link, Suspects};
 use super::marks::Marks;
+use super::parked_keys::KEYS_MAX;
 use super::poison::Limits;
 use super::report::Report;
 use super::ring::Ring;
@@ -41,6 +42,8 @@ const STOP_SECONDS_MAX: u64 = 5;
 
 pub(super) struct Driver {
     pub(super) settings: Arc<Settings>,
+    /// Routes that are held back, and what must be settled first.
+    held_back: Vec<HeldBack>,
     pub(super) store: Arc<dyn Store>,
     feed: Box<dyn Feed>,
     commands: mpsc::Receiver<Command>,
@@ -68,6 +71,13 @@ pub(super) struct Driver {
     report: Report,
 }
 
+/// A shard that waits for the shards of a former route.
+struct HeldBack {
+    shard: usize,
+    former: std::ops::Range<usize>,
+    through: Seq,
+}
+
 impl Driver {
     pub(super) fn new(
         settings: Arc<Settings>,
@@ -89,7 +99,16 @@ impl Driver {
         let recorded = settings.recorded;
         let mut changed = Marks::new(shards.len());
         (0..shards.len()).for_each(|index| changed.mark(index));
+        let held_back = shards.iter().enumerate().flat_map(|(shard, held)| {
+            let behind = settings.routes[held.route].behind.iter();
+            let held_back = behind.filter_map(|behind| {
+                let (first, count) = places.get(usize::from(behind.route.0)).copied().flatten()?;
+                Some(HeldBack { shard, former: first..first + usize::from(count), through: behind.through })
+            });
+            held_back.collect::<Vec<_>>()
+        });
         Driver {
+            held_back: held_back.collect(),
             ring: Ring::new(shards.len(), RING_BYTES_MAX),
             ready: Marks::new(shards.len()),
             changed,
@@ -238,6 +257,24 @@ impl Driver {
         }
     }
 
+    /// Shards whose former routes are done publish from now on.
+    fn let_go(&mut self) {
+        if self.held_back.is_empty() {
+            return;
+        }
+        let shards = &mut self.shards;
+        let done = |held: &HeldBack| shards[held.former.clone()].iter().all(|former| former.settled >= held.through);
+        let (free, held): (Vec<_>, Vec<_>) = self.held_back.drain(..).partition(done);
+        for HeldBack { shard, .. } in free {
+            if held.iter().all(|held| held.shard != shard) {
+                shards[shard].held_back_by = None;
+                self.ready.mark(shard);
+                self.changed.mark(shard);
+            }
+        }
+        self.held_back = held;
+    }
+
     fn open_channels(&mut self) {
         let Link::Up(session) = &mut self.link else { return };
         for shard in &mut self.shards {
@@ -264,7 +301,7 @@ impl Driver {
                 && shard.paused_until().is_none()
             {
                 let asked = shard.keys().asked();
-                let keys = self.store.parked_keys(route.id, through);
+                let keys = self.store.parked_keys(route.id, through, KEYS_MAX + 1);
                 self.jobs.spawn(async move { Job::Keys { shard: index, asked, outcome: keys.await } });
             }
             if let Some(parked) = shard.parks_to_save() {
@@ -288,6 +325,7 @@ impl Driver {
         if needs_channel {
             self.open_channels();
         }
+        self.let_go();
         let shards = &self.shards;
         self.suspects
             .among

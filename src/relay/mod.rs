@@ -51,6 +51,16 @@ pub struct RouteSetup {
     pub after_parked: AfterParked,
     /// The exchange, where the route names it without a template.
     pub exchange: Option<String>,
+    /// Nothing goes out before these do: routes that the config no longer has may hold older events of the same keys.
+    pub behind: Vec<Behind>,
+}
+
+/// A former route whose events up to `through` must be settled first.
+#[derive(Clone, Debug)]
+pub struct Behind {
+    pub route: RouteId,
+    pub name: Arc<str>,
+    pub through: Seq,
 }
 
 impl RouteSetup {
@@ -116,13 +126,10 @@ impl Settings {
                 let window_max = (self.window / usize::from(count)).max(1);
                 // Channel 0 is the connection's own.
                 let channel = u16::try_from(shards.len() + 1).unwrap_or(u16::MAX);
-                shards.push(shard::Shard::new(
-                    route.name.clone(),
-                    (index, number, channel),
-                    source,
-                    window_max,
-                    policy,
-                ));
+                let place = (index, number, channel);
+                let mut shard = shard::Shard::new(route.name.clone(), place, source, window_max, policy);
+                shard.held_back_by = route.behind.first().map(|behind| behind.name.clone());
+                shards.push(shard);
             }
         }
         shards

@@ -9,7 +9,7 @@ use super::store::ParkedKey;
 use crate::config::model::AfterParked;
 
 /// At about 30 bytes each, this many are a few megabytes; more are no accident but an outage.
-const KEYS_MAX: usize = 100_000;
+pub(super) const KEYS_MAX: usize = 100_000;
 
 #[derive(Debug)]
 pub(super) struct ParkedKeys {
@@ -121,6 +121,11 @@ impl ParkedKeys {
                 *parked > 0
             });
         }
+    }
+
+    /// The store did not tell of all: of no key is it known whether it waits.
+    pub(super) fn are_incomplete(&self) -> bool {
+        self.counts.len() > KEYS_MAX
     }
 
     pub(super) fn are_too_many(&self) -> bool {

@@ -26,6 +26,8 @@ use crate::retry::{Pauses, pauses};
 /// Events are parked in batches of about this many.
 const PARKS_AT_ONCE: usize = 500;
 
+const TELL_OF_PARKED_EVERY: Duration = Duration::from_secs(60);
+
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LONGEST: Duration = Duration::from_secs(5);
 
@@ -39,6 +41,8 @@ pub(super) struct Policy {
 pub(super) struct Shard {
     /// The route's, for people.
     name: Arc<str>,
+    /// Publishes nothing before the events of that former route are out.
+    pub(super) held_back_by: Option<Arc<str>>,
     /// Index of the route, number of the shard within it.
     pub(super) route: usize,
     pub(super) number: u16,
@@ -66,6 +70,8 @@ pub(super) struct Shard {
     rewound_while_parking: bool,
     /// The broker (or its connection) broke over this event.
     condemned: Option<(Seq, String)>,
+    /// When the log was last told that events are parked.
+    parked_told: Option<Instant>,
     /// Events up to here were published at least once.
     highest: Seq,
     /// The store was told so.
@@ -121,6 +127,7 @@ impl Shard {
     ) -> Shard {
         Shard {
             name,
+            held_back_by: None,
             route,
             number,
             channel,
@@ -143,12 +150,14 @@ impl Shard {
             refreshing: false,
             rewound_while_parking: false,
             condemned: None,
+            parked_told: None,
             counts: Counts::default(),
         }
     }
 
     pub(super) fn may_take(&self) -> bool {
         self.channel_state == ChannelState::Open
+            && self.held_back_by.is_none()
             && self.flow == Flow::Running
             && self.window.len() < self.allowed
             && self.parking.is_empty()
@@ -159,6 +168,13 @@ impl Shard {
     /// Publishes or parks the next event.
     pub(super) fn take(&mut self, out: &mut Vec<u8>, limits: &Limits, ids: &RandomState, now_ms: u64) -> Taken {
         if !self.may_take() {
+            return Taken::Nothing;
+        }
+        if self.keys.are_incomplete() {
+            if self.is_quiet() {
+                self.fall(Trouble::TooManyParked);
+                self.keys.forget(); // asked anew when it is tried again
+            }
             return Taken::Nothing;
         }
         let (event, released) = match self.source.next() {
@@ -176,6 +192,12 @@ impl Shard {
         let (seq, key_hash) = (event.seq, event.key_hash);
         if event.parked.is_some() {
             // A reminder: the store has set it aside itself.
+            if self.keys.are_too_many() {
+                if self.is_quiet() {
+                    self.fall(Trouble::TooManyParked);
+                }
+                return Taken::Nothing;
+            }
             self.keys.park(key_hash);
             self.source.advance(seq);
             return Taken::Parked;
@@ -374,6 +396,7 @@ impl Shard {
         match outcome {
             Ok(()) => {
                 self.counts.parked += parking.len() as u64;
+                self.tell_of_parked(&parking);
                 if rewound {
                     // What was read before may show them as they were.
                     self.source.rewind(self.source.taken());
@@ -386,6 +409,16 @@ impl Shard {
                 self.parks.splice(0..0, parking);
                 self.fall(Trouble::StoreFailed { reason });
             }
+        }
+    }
+
+    /// A line for the first, and for more of them now and then.
+    fn tell_of_parked(&mut self, parked: &[Parked]) {
+        let due = self.parked_told.is_none_or(|told| told.elapsed() >= TELL_OF_PARKED_EVERY);
+        if let Some(reason) = parked.iter().find_map(|parked| parked.reason.as_ref()).filter(|_| due) {
+            self.parked_told = Some(Instant::now());
+            let total = self.counts.parked;
+            tracing::warn!(route = &*self.name, total, "events are parked, see `towpath parked list`: {reason}");
         }
     }
 
@@ -427,11 +460,12 @@ impl Shard {
     }
 
     pub(super) fn state(&self) -> RouteState {
-        match &self.trouble {
-            Some((trouble, since)) => trouble.state(*since),
-            None if self.source.is_behind() => RouteState::Behind,
-            None if self.is_quiet() && !self.source.has_more() => RouteState::Idle,
-            None => RouteState::Publishing,
+        match (&self.trouble, &self.held_back_by) {
+            (Some((trouble, since)), _) => trouble.state(*since),
+            (None, Some(route)) if self.source.has_more() => RouteState::HeldBack { route: route.clone() },
+            (None, _) if self.source.is_behind() => RouteState::Behind,
+            (None, _) if self.is_quiet() && !self.source.has_more() => RouteState::Idle,
+            (None, _) => RouteState::Publishing,
         }
     }
 }

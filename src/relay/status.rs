@@ -66,6 +66,11 @@ pub enum RouteState {
     Publishing,
     /// Publishing what the outbox holds, not yet what is recorded now.
     Behind,
+    /// Its events wait until those of a former route, which the config no longer has, are out: they may be older ones of the
+    /// same keys.
+    HeldBack {
+        route: Arc<str>,
+    },
     /// No queue is bound for the event at `next_seq`. It is tried again by itself.
     Unroutable {
         exchange: String,
@@ -104,6 +109,7 @@ impl RouteState {
             RouteState::Idle => "idle",
             RouteState::Publishing => "publishing",
             RouteState::Behind => "behind",
+            RouteState::HeldBack { .. } => "held_back",
             RouteState::Unroutable { .. } => "unroutable",
             RouteState::Nacked { .. } => "nacked",
             RouteState::Unconfirmed { .. } => "unconfirmed",
@@ -117,6 +123,10 @@ impl RouteState {
     pub fn trouble(&self) -> Option<String> {
         Some(match self {
             RouteState::Idle | RouteState::Publishing | RouteState::Behind => return None,
+            RouteState::HeldBack { route } => format!(
+                "waits until the older events of the route {route:?}, which the config no longer has, are out; if they cannot be \
+                 published, put that route back with `unroutable: park`"
+            ),
             RouteState::Unroutable { exchange, routing_key, .. } => format!(
                 "no queue is bound to exchange {exchange:?} for routing key {routing_key:?}; bind one, and it goes on by itself"
             ),

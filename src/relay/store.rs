@@ -81,5 +81,6 @@ pub trait Store: Send + Sync + 'static {
     fn park(&self, route: RouteId, parked: Vec<Parked>) -> Fut<'static, Result<()>>;
 
     /// The keys of a route with events parked or released, as they stand for one who reads on after `through`.
-    fn parked_keys(&self, route: RouteId, through: Seq) -> Fut<'static, Result<Vec<ParkedKey>>>;
+    /// At most `keys_max` of them.
+    fn parked_keys(&self, route: RouteId, through: Seq, keys_max: usize) -> Fut<'static, Result<Vec<ParkedKey>>>;
 }

@@ -255,7 +255,7 @@ impl Store for Handle {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn parked_keys(&self, route: RouteId, through: Seq) -> Fut<'static, Result<Vec<ParkedKey>>> {
+    fn parked_keys(&self, route: RouteId, through: Seq, _: usize) -> Fut<'static, Result<Vec<ParkedKey>>> {
         let inner = self.0.inner();
         let mut found: BTreeMap<u64, (u32, u32)> = BTreeMap::new();
         for (kept, _) in inner.parked.iter().filter(|(kept, _)| kept.draft.route == route.0 && kept.origin <= through) {
@@ -287,6 +287,7 @@ pub(crate) fn routes(policies: &[(Unroutable, AfterParked)]) -> Vec<RouteSetup> 
         unroutable: *unroutable,
         after_parked: *after_parked,
         exchange: Some("towpath".into()),
+        behind: Vec::new(),
     };
     policies.iter().enumerate().map(route).collect()
 }

@@ -2,10 +2,11 @@
 
 use serde_json::json;
 use towpath::config::model::{AfterParked, Unroutable};
-use towpath::relay::RouteState;
+use towpath::event::RouteId;
+use towpath::relay::{Behind, RouteState};
 use towpath_test_support::{Delivery, QueueKind, RabbitMq};
 
-use crate::outbox::{Rig, WITHIN, config, draft, routes};
+use crate::outbox::{Rig, WITHIN, config, draft, plain_routes, routes};
 
 /// The last occurrence of each event, in order: what a consumer ends up with.
 fn last_seen(received: &[Delivery]) -> Vec<u64> {
@@ -152,5 +153,32 @@ async fn a_body_that_only_the_broker_finds_too_large_is_parked_and_the_limit_is_
     assert_eq!(parked.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [2, 4]);
     assert!(parked.iter().all(|(_, reason)| reason.as_ref().unwrap().contains("limit is 5000")), "{parked:?}");
     rig.until_route(1, "idle", |state| *state == RouteState::Idle).await;
+    rig.relay.stop().await;
+}
+
+#[tokio::test]
+async fn a_route_waits_for_the_older_events_of_a_former_one() {
+    let rabbit = RabbitMq::shared().await;
+    rabbit.declare_exchange("towpath").await;
+    rabbit.declare_queue("q", QueueKind::Quorum).await;
+    rabbit.bind("q", "towpath", "good.#").await;
+    let mut setup = plain_routes(2);
+    // Route 1 was renamed to route 2 after 100 events, which no queue takes for now.
+    setup[1].behind = vec![Behind { route: RouteId(1), name: "route1".into(), through: 100 }];
+    let mut rig = Rig::start(&config(&rabbit.url(), json!({})), setup);
+    rig.outbox.record((0..100).map(|n| draft(1, n % 3, "bad.key")));
+    let last = rig.outbox.record((0..100).map(|n| draft(2, n % 3, "good.key")));
+    rig.until_route(1, "unroutable", |state| matches!(state, RouteState::Unroutable { .. })).await;
+    let held = rig.until_route(2, "held back", |state| matches!(state, RouteState::HeldBack { .. })).await;
+    assert!(held.state.is_stopped() && held.state.trouble().unwrap().contains("route1"));
+    assert_eq!(rig.outbox.settled(2), 0);
+    rabbit.bind("q", "towpath", "bad.#").await;
+    rig.outbox.until_settled(2, last).await;
+    let mut inbox = rabbit.inbox("q");
+    let all = inbox.until_count(200, WITHIN).await;
+    let ids: Vec<u64> = all.iter().map(|event| event.message_id.trim_start_matches("id-").parse().unwrap()).collect();
+    let first_new = ids.iter().position(|id| *id > 100).unwrap();
+    let old: std::collections::BTreeSet<u64> = ids[..first_new].iter().copied().collect();
+    assert_eq!(old.len(), 100, "every old one came before the first new one");
     rig.relay.stop().await;
 }

@@ -157,3 +157,58 @@ async fn nothing_is_taken_after_the_end() {
     assert!(open.outbox.read(RouteSet::default(), 0, 1).await.is_err());
     open.outbox.close().await.unwrap();
 }
+
+/// The files of an open outbox, as a kill leaves them. The writer may be moving its log just then: copies that differ are none.
+fn as_killed(place: &Place) -> TempDir {
+    let read = || ["outbox.db", "outbox.db-wal"].map(|file| (file, fs::read(place.folder.path().join(file)).unwrap()));
+    let mut files = read();
+    loop {
+        let again = read();
+        if std::mem::replace(&mut files, again.clone()) == again {
+            break;
+        }
+    }
+    let folder = TempDir::new().unwrap();
+    files.iter().for_each(|(file, bytes)| fs::write(folder.path().join(file), bytes).unwrap());
+    folder
+}
+
+#[tokio::test]
+async fn an_older_copy_beside_a_log_that_is_not_its_own_is_refused() {
+    let place = Place::new();
+    let open = place.open();
+    open.record(many(A, "old", 100, 1000), 1).await;
+    open.close().await;
+    let older = fs::read(place.path()).unwrap();
+    // Far enough for the log to begin anew several times.
+    let open = place.open();
+    for round in 0..60 {
+        open.record(many(A, &format!("new{round}"), 100, 10_000), round + 2).await;
+    }
+    let (killed, put_back) = (as_killed(&place), as_killed(&place));
+    open.close().await;
+    assert_eq!(place.open_at(&killed.path().join("outbox.db")).unwrap().stored.last_seq, 6100);
+
+    let path = put_back.path().join("outbox.db");
+    let log = put_back.path().join("outbox.db-wal");
+    fs::write(&path, older).unwrap();
+    let error = place.open_at(&path).map(|_| ()).unwrap_err();
+    assert_eq!(error, OutboxError::ForeignLog { path: path.clone(), log: log.clone() });
+    // The way out that it names.
+    fs::remove_file(log).unwrap();
+    // Made by the look that was taken.
+    let _ = fs::remove_file(put_back.path().join("outbox.db-shm"));
+    assert_eq!(place.open_at(&path).unwrap().stored.last_seq, 100);
+}
+
+#[tokio::test]
+async fn nobody_else_may_read_it() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = Place::new();
+    let open = place.open();
+    open.record(many(A, "a", 1, 10), 1).await;
+    for file in ["outbox.db", "outbox.db-wal", "outbox.db-shm"] {
+        let mode = fs::metadata(place.folder.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}

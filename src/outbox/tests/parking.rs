@@ -12,7 +12,7 @@ async fn parked_seqs(open: &Open) -> Vec<(Seq, Option<Seq>)> {
 }
 
 async fn keys(open: &Open, through: Seq) -> Vec<ParkedKey> {
-    open.outbox.parked_keys(A, through).await.unwrap()
+    open.outbox.parked_keys(A, through, usize::MAX).await.unwrap()
 }
 
 #[tokio::test]
@@ -84,8 +84,9 @@ async fn a_retry_stops_at_the_next_event_with_a_reason_of_its_own() {
     assert_eq!(parked_seqs(&open).await, [(1, None), (2, Some(1)), (3, Some(1)), (4, Some(3))]);
     assert_eq!(open.outbox.retry(1).await.unwrap().released, 2);
     assert_eq!(parked_seqs(&open).await, [(3, None), (4, Some(3))]);
-    assert_eq!(open.outbox.retry(3).await.unwrap().released, 2);
-    assert_eq!(open.read_ids(A, 4).await, ["1", "2", "3", "4"]);
+    let moved = open.outbox.discard(3).await.unwrap();
+    assert_eq!((moved.discarded, moved.released), (1, 1));
+    assert_eq!(open.read_ids(A, 4).await, ["1", "2", "4"]);
 }
 
 #[tokio::test]
@@ -176,4 +177,17 @@ async fn released_events_count_as_unsettled_and_are_never_lost_by_a_restart() {
     assert_eq!(open.stored.routes[0].unsettled.events, 1);
     assert_eq!(keys(&open, 2).await, [ParkedKey { key_hash: K, parked: 0, released: 1 }]);
     assert_eq!(open.read_ids(A, 2).await, ["1"]);
+}
+
+#[tokio::test]
+async fn what_its_route_could_not_make_whole_can_only_be_discarded() {
+    let place = Place::new();
+    let open = place.open();
+    let unfit = Event { parked: Some("event.routing_key has 256 bytes"), routing_key: "", ..event(A, "unfit", K) };
+    open.record(batch([unfit, event(A, "next", K)]), 1).await;
+    open.outbox.park(2, Parking::Behind).await.unwrap();
+    assert_eq!(open.outbox.retry(1).await.unwrap_err(), OutboxError::Unfit(1));
+    assert_eq!(parked_seqs(&open).await, [(1, None), (2, Some(1))]);
+    let moved = open.outbox.discard(1).await.unwrap();
+    assert_eq!((moved.discarded, moved.released), (1, 1));
 }
