@@ -33,6 +33,7 @@ fn status() -> Status {
             changes_total: 0,
             rate: 0.0,
             spooled_bytes: 0,
+            uncaptured: vec![],
             snapshot: vec![],
         }],
         outbox: OutboxStatus {

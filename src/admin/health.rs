@@ -27,6 +27,9 @@ pub struct Reason {
     pub help: Option<String>,
     /// It will not pass by itself.
     pub lasting: bool,
+    /// Worth a look, and neither readiness nor life depends on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub note: bool,
 }
 
 /// `/healthz`: the event loop answers, and nothing failed for good. `None`: it did not answer.
@@ -39,7 +42,7 @@ pub fn healthz(status: Option<&Status>) -> Health {
 
 /// `/readyz`: everything flows, and nothing lags by more than `lag_max`.
 pub fn readyz(status: Option<&Status>, lag_max: Duration) -> Health {
-    health(status, lag_max, |_| true)
+    health(status, lag_max, |reason| !reason.note)
 }
 
 fn health(status: Option<&Status>, lag_max: Duration, counts: impl Fn(&Reason) -> bool) -> Health {
@@ -65,7 +68,7 @@ pub fn reasons(status: &Status, lag_max: Duration) -> Vec<Reason> {
     broker(status, &mut all);
     routes(status, &mut all);
     // Stable: within a rank the order of the parts stays.
-    all.sort_by_key(|reason| !reason.lasting);
+    all.sort_by_key(|reason| (reason.note, !reason.lasting));
     all
 }
 
@@ -97,6 +100,9 @@ fn sources(status: &Status, lag_max: Duration, all: &mut Vec<Reason>) {
             }
             SourceState::Stopped { error, help } => all.push(lasting(&subject, code, error, help.as_deref())),
             SourceState::Gap { error, help } => all.push(lasting(&subject, code, error, help.as_deref())),
+        }
+        for line in &source.uncaptured {
+            all.push(passing(&subject, "uncaptured", line));
         }
         if let Some(seconds) = source.lag_seconds.filter(|seconds| *seconds > lag_max.as_secs_f64()) {
             all.push(passing(&subject, "lag", &format!("{seconds:.0} s behind; the bound is {}", Span(lag_max))));
@@ -147,16 +153,31 @@ fn routes(status: &Status, all: &mut Vec<Reason>) {
             }
             RouteState::Stopped => all.push(lasting(&subject, "stopped", &detail("stopped"), None)),
         }
+        if route.parked > 0 {
+            let events =
+                if route.parked == 1 { "1 event is".to_owned() } else { format!("{} events are", route.parked) };
+            let mut reason = passing(&subject, "parked", &format!("{events} parked: set aside, and in no queue"));
+            reason.help = Some("look at them with `towpath parked list`, then retry or discard them".into());
+            reason.note = true;
+            all.push(reason);
+        }
     }
 }
 
 fn passing(subject: &str, code: &str, message: &str) -> Reason {
-    Reason { subject: subject.into(), code: code.into(), message: message.into(), help: None, lasting: false }
+    Reason {
+        subject: subject.into(),
+        code: code.into(),
+        message: message.into(),
+        help: None,
+        lasting: false,
+        note: false,
+    }
 }
 
 fn lasting(subject: &str, code: &str, message: &str, help: Option<&str>) -> Reason {
     let help = help.map(str::to_owned);
-    Reason { subject: subject.into(), code: code.into(), message: message.into(), help, lasting: true }
+    Reason { subject: subject.into(), code: code.into(), message: message.into(), help, lasting: true, note: false }
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ pub struct SourceStatus {
     pub rate: f64,
     /// Spooled to disk for transactions in progress.
     pub spooled_bytes: u64,
+    /// What the config asks for and is not captured: one line each, with the way out.
+    #[serde(default)]
+    pub uncaptured: Vec<String>,
     /// Tables being read, and those still to be.
     pub snapshot: Vec<TableProgress>,
 }
@@ -264,6 +267,7 @@ pub(crate) mod tests {
                 changes_total: 1_234_567,
                 rate: 120.4,
                 spooled_bytes: 0,
+                uncaptured: vec![],
                 snapshot: Vec::new(),
             }],
             outbox: OutboxStatus {

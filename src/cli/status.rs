@@ -48,7 +48,11 @@ fn headline(status: &Status, wrong: usize) -> String {
 }
 
 fn attention(page: &mut String, reason: &Reason) {
-    let mark = if reason.lasting { "!!" } else { "! " };
+    let mark = match reason {
+        Reason { note: true, .. } => "- ",
+        Reason { lasting: true, .. } => "!!",
+        _ => "! ",
+    };
     let _ = write!(page, "\n{mark} {}: {}\n", reason.subject, reason.message);
     reason.help.iter().flat_map(|help| help.lines()).for_each(|line| page.push_str(&format!("     {line}\n")));
 }
@@ -62,7 +66,7 @@ fn sources(sources: &[SourceStatus]) -> String {
             lag(source),
             units::count(source.changes_total),
             units::rate(source.rate),
-            source.position.clone().unwrap_or_else(|| "none yet".into()),
+            source.position.clone().unwrap_or_else(|| "unknown".into()),
         ]
     });
     table::aligned(&std::iter::once(head).chain(rows).collect::<Vec<_>>(), 0)

@@ -52,7 +52,7 @@ impl Reporter {
     }
 
     fn source(&mut self, now: Instant, name: &str, view: &View) -> SourceStatus {
-        let Progress { position_text, spooled_bytes, snapshot, .. } = &view.progress;
+        let Progress { position_text, spooled_bytes, uncaptured, snapshot, .. } = &view.progress;
         SourceStatus {
             name: name.into(),
             state: source_state(view),
@@ -63,6 +63,7 @@ impl Reporter {
             changes_total: view.changes,
             rate: self.rate(now, "source", name, view.changes),
             spooled_bytes: *spooled_bytes,
+            uncaptured: uncaptured.clone(),
             snapshot: snapshot
                 .iter()
                 .map(|table| TableProgress::new(table.table.clone(), table.rows_done, table.rows_total, table.seconds))

@@ -115,6 +115,8 @@ pub struct Progress {
     pub position_text: String,
     /// Bytes spooled to disk for transactions in progress.
     pub spooled_bytes: u64,
+    /// What the config asks for and is not captured: one line each, with the way out.
+    pub uncaptured: Vec<String>,
     /// Tables being read, and those still to be.
     pub snapshot: Vec<SnapshotProgress>,
 }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 use towpath_contract::{Error, Result, StateEntry};
 
-use crate::publication::Listed;
+use crate::publication::{Listed, wanted_tables};
+use crate::selection::Selection;
 use crate::sql::{self, literal};
 
 /// The connector's state entry.
@@ -43,11 +44,12 @@ struct Covered {
 }
 
 impl Coverage {
-    /// What the publication covers of `wanted`, as [`crate::publication::wanted_tables`] gave it.
+    /// What the publication covers of what is asked for: of a partitioned table the root, where it publishes by that, else the
+    /// partitions.
     pub(crate) async fn look_up(
         client: &Client,
         publication: &str,
-        wanted: &[Listed],
+        selection: &Selection,
         server_version: u32,
     ) -> Result<Coverage> {
         let operation = "looking at what the publication covers";
@@ -64,7 +66,8 @@ impl Coverage {
         for row in &rows {
             entries.entry(sql::text(row, 0)).or_default().insert(sql::text(row, 1).to_owned());
         }
-        for Listed { oid, table: (schema, name), .. } in wanted {
+        let wanted = wanted_tables(client, selection, coverage.options.via_root).await?;
+        for Listed { oid, table: (schema, name), .. } in &wanted {
             let entries = entries.remove(oid.as_str()).unwrap_or_default();
             coverage.tables.insert(oid.clone(), Covered { name: format!("{schema}.{name}"), entries });
         }
@@ -82,10 +85,13 @@ impl Coverage {
         Ok(StateEntry { key: STATE.to_owned(), value: Some(bytes) })
     }
 
-    /// Tables of `now` that are new, and that no entry covers.
-    pub(crate) fn uncovered<'a>(&'a self, now: &'a Coverage) -> impl Iterator<Item = &'a str> {
-        let new = now.tables.iter().filter(|(oid, _)| !self.tables.contains_key(*oid));
-        new.filter(|(_, covered)| covered.entries.is_empty()).map(|(_, covered)| covered.name.as_str())
+    /// Tables that are asked for, and that no entry covers.
+    pub(crate) fn uncovered(&self) -> impl Iterator<Item = &str> {
+        self.tables.values().filter(|covered| covered.entries.is_empty()).map(|covered| covered.name.as_str())
+    }
+
+    pub(crate) fn covers(&self, oid: u32) -> bool {
+        self.tables.get(&oid.to_string()).is_some_and(|covered| !covered.entries.is_empty())
     }
 
     /// What may be missing if the publication was `self` and is `now`; `None` when nothing is. Tables that are no longer

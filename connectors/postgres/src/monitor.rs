@@ -13,9 +13,8 @@ use tracing::Instrument;
 
 use crate::coverage::{self, Coverage};
 use crate::position::Lsn;
-use crate::publication::wanted_tables;
 use crate::selection::Selection;
-use crate::sql;
+use crate::sql::{self, ident};
 
 /// The stream does not tell how far the log goes: its messages carry their own address, its keepalives that of what was
 /// decoded. The lag in bytes is therefore asked for. Nor does it tell what it leaves out.
@@ -49,6 +48,8 @@ struct Found {
     lost: OnceLock<String>,
     /// To be recorded: what the publication covers now.
     news: Mutex<Vec<StateEntry>>,
+    /// Tables that are asked for and not published.
+    uncovered: Mutex<Vec<String>>,
 }
 
 /// Since when nothing was missing: an end of the log that is not recorded yet, with the time when it was asked for, and the
@@ -72,7 +73,8 @@ impl Monitor {
         published: Published,
         heartbeat: Option<Duration>,
     ) -> Monitor {
-        let found = Arc::new(Found { log_end: AtomicU64::new(log_end.0), ..Found::default() });
+        let uncovered = Mutex::new(published.coverage.uncovered().map(str::to_owned).collect());
+        let found = Arc::new(Found { log_end: AtomicU64::new(log_end.0), uncovered, ..Found::default() });
         let task = tokio::spawn(watch(client, found.clone(), published, heartbeat).in_current_span());
         Monitor { task, found }
     }
@@ -89,6 +91,11 @@ impl Monitor {
             ends.reached = Some(at);
         }
         ends.reached
+    }
+
+    /// Tables that are asked for and not published.
+    pub(crate) fn uncovered(&self) -> Vec<String> {
+        lock(&self.found.uncovered).clone()
     }
 
     /// State entries to be recorded.
@@ -136,7 +143,7 @@ async fn watch(client: Arc<Client>, found: Arc<Found>, mut published: Published,
             looks += 1;
             // What cannot be asked now is asked next time; a connection that is gone ends the stream too.
             if looks % LOOKS_PER_PUBLICATION == 0 {
-                if let Ok(Some(what)) = look_at_publication(&client, &mut published).await {
+                if let Ok(Some(what)) = look_at_publication(&client, &found, &mut published).await {
                     let since = Lsn(found.log_end.load(Ordering::Relaxed));
                     let _ = found.lost.set(format!("{what}: such changes since {since} are unknown"));
                 }
@@ -158,26 +165,33 @@ async fn look_at_log_end(client: &Client, found: &Found) {
 }
 
 /// What the publication covered and covers no more.
-async fn look_at_publication(client: &Client, published: &mut Published) -> Result<Option<String>> {
+async fn look_at_publication(client: &Client, found: &Found, published: &mut Published) -> Result<Option<String>> {
     let (name, version) = (published.publication.as_str(), published.server_version);
     let fingerprint = coverage::fingerprint(client, name, version).await?;
     if fingerprint == published.fingerprint {
         return Ok(None);
     }
-    // A table that was dropped meanwhile is not listed, nor one whose new name is not asked for.
-    let tables = wanted_tables(client, &published.selection, version).await?;
-    let now = Coverage::look_up(client, name, &tables, version).await?;
+    // A table that was dropped meanwhile is not in it, nor one whose new name is not asked for.
+    let now = Coverage::look_up(client, name, &published.selection, version).await?;
     let lost = published.coverage.lost(&now);
-    for table in published.coverage.uncovered(&now) {
-        tracing::warn!(
-            table,
-            "a new table, which `tables` asks for and no entry of the publication covers: pause and resume the source to take it in"
-        );
+    let uncovered: Vec<String> = now.uncovered().map(str::to_owned).collect();
+    for table in uncovered.iter().filter(|table| published.coverage.uncovered().all(|known| known != **table)) {
+        tracing::warn!("{}", uncaptured(table, &published.publication));
     }
+    *lock(&found.uncovered) = uncovered;
     published.fingerprint = fingerprint;
     if lost.is_none() && published.coverage != now {
         published.news.push(now.entry()?);
         published.coverage = now;
     }
     Ok(lost)
+}
+
+/// For people: a table that is asked for and not published.
+pub(crate) fn uncaptured(table: &str, publication: &str) -> String {
+    format!(
+        "{table} is asked for in `tables` and not published: its changes are not captured. Its owner adds it (ALTER PUBLICATION {} ADD \
+         TABLE …), or `tables` leaves it out; then pause and resume the source",
+        ident(publication)
+    )
 }

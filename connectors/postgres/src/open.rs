@@ -46,7 +46,7 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
     let start = begin.start(&selection, &resume, system.flushed).await?;
     begin.replicate(&mut wire, start.from.commit).await?;
     let mut published = begin.published(&selection, &resume, start.after_gap).await?;
-    let mut snapshotter = begin.snapshotter(&target, &resume, start.after_gap).await?;
+    let mut snapshotter = begin.snapshotter(&target, &resume, start.after_gap, &published.coverage).await?;
 
     let mut first_state = std::mem::take(&mut published.news);
     if start.after_gap {
@@ -142,6 +142,7 @@ impl Begin<'_> {
                 slot: &self.names.slot,
                 selection,
                 create: self.config.create,
+                first_run: resume.position.is_none(),
                 server_version: self.server.version,
             },
         )
@@ -166,8 +167,7 @@ impl Begin<'_> {
         let publication = self.names.publication.as_str();
         let version = self.server.version;
         let fingerprint = coverage::fingerprint(self.client, publication, version).await?;
-        let tables = publication::wanted_tables(self.client, selection, version).await?;
-        let coverage = Coverage::look_up(self.client, publication, &tables, version).await?;
+        let coverage = Coverage::look_up(self.client, publication, selection, version).await?;
         let before = if after_gap { None } else { Coverage::recorded(&resume.state)? };
         if let Some(what) = before.as_ref().and_then(|before| before.lost(&coverage)) {
             let message = format!("{what}: such changes since Towpath last captured are unknown");
@@ -185,9 +185,17 @@ impl Begin<'_> {
     }
 
     /// The snapshots that are wanted, or were interrupted. After a gap every table is read, whatever the config says.
-    async fn snapshotter(&self, target: &Arc<Target>, resume: &Resume, after_gap: bool) -> Result<Option<Snapshotter>> {
+    /// What is not published is not read either: it would be read once, and never followed.
+    async fn snapshotter(
+        &self,
+        target: &Arc<Target>,
+        resume: &Resume,
+        after_gap: bool,
+        coverage: &Coverage,
+    ) -> Result<Option<Snapshotter>> {
         let publication = self.names.publication.clone();
-        let captured = catalog::captured(self.client, &self.config.tables, Some(&publication)).await?;
+        let mut captured = catalog::captured(self.client, &self.config.tables, Some(&publication)).await?;
+        captured.tables.retain(|table| coverage.covers(table.oid));
         for left_out in captured.left_out.iter().filter(|left_out| left_out.named) {
             let table = format_args!("{}.{}", left_out.schema, left_out.name);
             tracing::warn!(%table, reason = ?left_out.reason, "cannot be captured");

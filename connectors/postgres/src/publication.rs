@@ -14,6 +14,9 @@ pub(crate) struct Wanted<'a> {
     pub(crate) slot: &'a str,
     pub(crate) selection: &'a Selection,
     pub(crate) create: bool,
+    /// Nothing was captured yet: then all that is asked for must be published. Later, one table more that cannot be added is
+    /// no reason to let go of the others.
+    pub(crate) first_run: bool,
     pub(crate) server_version: u32,
 }
 
@@ -86,8 +89,8 @@ async fn look_up(client: &Client, wanted: &Wanted<'_>, operation: &str) -> Resul
 
 /// The tables that the config matches, as a publication lists them: the root of a partitioned table for all of it, and
 /// before PostgreSQL 13, which cannot publish a root, its leaves.
-pub(crate) async fn wanted_tables(client: &Client, selection: &Selection, server_version: u32) -> Result<Vec<Listed>> {
-    Ok(publishable(list_tables(client, selection).await?, server_version >= 130_000))
+pub(crate) async fn wanted_tables(client: &Client, selection: &Selection, by_root: bool) -> Result<Vec<Listed>> {
+    Ok(publishable(list_tables(client, selection).await?, by_root))
 }
 
 async fn list_tables(client: &Client, selection: &Selection) -> Result<Vec<Listed>> {
@@ -216,15 +219,25 @@ async fn add_missing(
         return Ok(());
     }
     let fix = addition_sql(wanted.publication, &missing);
+    if !wanted.create && !wanted.first_run {
+        tracing::warn!(fix, "the publication does not publish {}, which the config asks for", table_list(&missing));
+        return Ok(());
+    }
     if !wanted.create {
         let message = format!("it does not publish {}, which the config asks for", table_list(&missing));
         return Err(Error::operator(ErrorKind::Setup, operation, message)
             .with_help(format!("the owner of the publication and the tables runs: {fix}")));
     }
-    sql::rows(client, operation, &fix).await.map_err(|error| match error.kind {
-        ErrorKind::Privilege => error.with_help(format!("the owner of the publication and the tables runs: {fix}")),
-        _ => error,
-    })?;
+    match sql::rows(client, operation, &fix).await {
+        Err(error) if error.kind == ErrorKind::Privilege && !wanted.first_run => {
+            tracing::warn!(fix, "{} cannot be added to the publication: {}", table_list(&missing), error.message);
+            return Ok(());
+        }
+        Err(error) if error.kind == ErrorKind::Privilege => {
+            return Err(error.with_help(format!("the owner of the publication and the tables runs: {fix}")));
+        }
+        added => added?,
+    };
     tracing::info!(publication = wanted.publication, tables = table_list(&missing), "added tables to the publication");
     Ok(())
 }
@@ -361,6 +374,7 @@ mod tests {
             slot: "s",
             selection: &selection,
             create: true,
+            first_run: true,
             server_version: 150_000,
         };
         assert_eq!(

@@ -13,7 +13,7 @@ use crate::assemble::{Assembler, is_bare};
 use crate::decode::{Message, decode};
 use crate::failure::ServerError;
 use crate::feedback::Feedback;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, uncaptured};
 use crate::open::explain_refusal;
 use crate::position::{LogPosition, Lsn};
 use crate::relation::Describer;
@@ -470,6 +470,7 @@ impl Capture for Reader {
             behind_bytes: Some(log_end.0.saturating_sub(recorded.0)),
             position_text: recorded.to_string(),
             spooled_bytes: parts.spool.bytes(),
+            uncaptured: parts.monitor.uncovered().iter().map(|table| uncaptured(table, &parts.publication)).collect(),
             snapshot: parts
                 .assembler
                 .snapshotter
