@@ -15,6 +15,7 @@ pub struct RouteId(pub u16);
 pub struct EventBatch {
     bytes: Vec<u8>,
     heads: Vec<Head>,
+    parked: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +67,11 @@ impl EventBatch {
 
     pub fn len(&self) -> usize {
         self.heads.len()
+    }
+
+    /// How many of them have a reason to be parked.
+    pub fn parked(&self) -> usize {
+        self.parked
     }
 
     pub fn is_empty(&self) -> bool {
@@ -162,6 +168,7 @@ impl EventWriter<'_> {
     pub fn finish(mut self, key_hash: u64, parked: Option<Box<str>>) {
         debug_assert_eq!(self.field, FIELDS);
         self.head.key_hash = key_hash;
+        self.batch.parked += usize::from(parked.is_some());
         self.head.parked = parked;
         self.batch.heads.push(self.head.clone());
         self.field = usize::MAX; // finished: `drop` keeps the bytes

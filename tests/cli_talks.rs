@@ -167,7 +167,7 @@ fn status_and_parked_events_are_shown() {
     let _running = serve(folder.path());
     let (code, page, _) = towpath(folder.path(), &["status"]);
     assert_eq!(code, 0);
-    assert!(page.starts_with("towpath 9.9.9, up 60 s: 2 things to look at\n"), "{page}");
+    assert!(page.starts_with("towpath 9.9.9, up 60 s: 3 things to look at\n"), "{page}");
     assert!(
         page.contains("source orders_db: paused by a person\n     go on with `towpath resume orders_db`"),
         "{page}"

@@ -191,6 +191,7 @@ fn source_task(
         commands,
         stopping,
         trouble: None,
+        parked_told: None,
     };
     (task, SourceControl { name, board, commands: sender })
 }

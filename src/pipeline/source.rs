@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
@@ -38,6 +38,8 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(15);
 /// A session that lasted this long was a success: the pauses start again from the first.
 const SESSION_GOOD: Duration = Duration::from_secs(30);
 
+const TELL_OF_PARKED_EVERY: Duration = Duration::from_secs(60);
+
 pub(super) struct SourceTask {
     pub(super) name: Arc<str>,
     pub(super) source: Box<dyn Source>,
@@ -49,6 +51,8 @@ pub(super) struct SourceTask {
     pub(super) stopping: watch::Receiver<bool>,
     /// What was logged of the attempts since it last captured.
     pub(super) trouble: Option<String>,
+    /// When the log was last told that events cannot be published.
+    pub(super) parked_told: Option<Instant>,
 }
 
 /// Why a session with the source ended.
@@ -136,6 +140,18 @@ impl SourceTask {
                 },
                 () = &mut pausing => return true,
             }
+        }
+    }
+
+    /// A line for the first, and for more of them now and then.
+    fn tell_of_parked(&mut self, events: &EventBatch) {
+        let due = self.parked_told.is_none_or(|told| told.elapsed() >= TELL_OF_PARKED_EVERY);
+        if events.parked() > 0
+            && due
+            && let Some(reason) = events.iter().find_map(|event| event.parked)
+        {
+            self.parked_told = Some(Instant::now());
+            warn!(events = events.parked(), "events are parked, see `towpath parked list`: {reason}");
         }
     }
 
@@ -277,6 +293,7 @@ impl Session {
         let mut events = EventBatch::new();
         task.router.route(&self.identity, self.epoch, &self.batch, &mut events);
         let commit_time_us = task.board.captured(&self.batch);
+        task.tell_of_parked(&events);
         let room = task.outbox.reserve(events.bytes());
         let mut room = std::pin::pin!(room);
         let permit = loop {

@@ -13,6 +13,9 @@ use crate::event::EventBatch;
 
 const CONTENT_TYPE: &str = "application/json";
 
+/// RabbitMQ 3's own default limit of a message (4: 16 MiB). As JSON a row may have six times that, which the outbox still takes.
+const ROW_BYTES_MAX: usize = 128 << 20;
+
 /// Buffers that are filled again for every event, and what stays the same within a batch or a transaction.
 #[derive(Default)]
 pub(super) struct Scratch {
@@ -51,6 +54,7 @@ impl Scratch {
         self.id.clear();
         self.id.extend([self.id_prefix.as_str(), &self.sequence, &route.id_suffix]);
 
+        let too_large = Some(change.bytes()).filter(|bytes| *bytes > ROW_BYTES_MAX);
         // The first column whose value JSON cannot carry.
         let mut unfit: Option<&str> = None;
         self.key.clear();
@@ -74,16 +78,21 @@ impl Scratch {
         event.end_field();
         let body = event.buffer();
         body.extend_from_slice(&op.body_start);
-        self.write_rows(change, plan, body, &mut unfit);
+        if too_large.is_none() {
+            self.write_rows(change, plan, body, &mut unfit);
+        }
         body.extend_from_slice(&self.body_end);
         event.end_field();
 
-        let parked = match (&op.refusal, unfit) {
-            (Some(refusal), _) => Some(refusal.clone()),
-            (None, Some(column)) => Some(format!(
+        let parked = match (&op.refusal, too_large, unfit) {
+            (Some(refusal), ..) => Some(refusal.clone()),
+            (None, Some(bytes), _) => Some(format!(
+                "the row has {bytes} bytes, and no message carries more than {ROW_BYTES_MAX}; the body leaves it out"
+            )),
+            (None, None, Some(column)) => Some(format!(
                 "column {column:?} holds bytes that are not UTF-8, which JSON cannot carry; the body shows them as base64"
             )),
-            (None, None) => None,
+            (None, None, None) => None,
         };
         event.finish(key_hash(&plan.subject, &self.key), parked.map(String::into_boxed_str));
     }

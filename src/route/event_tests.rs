@@ -172,3 +172,16 @@ fn order_is_kept_by_key_and_by_table_where_there_is_no_key() {
     assert_eq!(hashes[3], hashes[4]);
     assert_eq!((events.get(0).key, events.get(3).key), ("{\"id\":1}", ""));
 }
+
+#[test]
+fn a_row_that_no_message_carries_is_parked_without_its_body() {
+    let huge = vec![b'x'; (128 << 20) + 1];
+    let mut batch = begin();
+    batch.change(Op::Insert, &orders(), at(&[1])).after([Value::Data(b"1"), Value::Data(&huge), Value::Null]);
+    batch.change(Op::Insert, &orders(), at(&[2])).after([Value::Data(b"2"), Value::Data(b"small"), Value::Null]);
+    let events = routed(&batch, &[route(1, "all", "db")]);
+    let (large, small) = (events.get(0), events.get(1));
+    assert!(large.parked.expect("parked").contains("no message carries more than 134217728"));
+    assert!(large.body.len() < 1000 && large.key == "{\"id\":1}");
+    assert_eq!((small.parked, events.parked()), (None, 1));
+}

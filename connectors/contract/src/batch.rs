@@ -295,6 +295,19 @@ impl<'a> Change<'a> {
         self.head.transaction as usize
     }
 
+    /// At least as many as all its values have. Cheap.
+    pub fn bytes(&self) -> usize {
+        if self.batch.data.len() <= Self::COUNTED_FROM_BYTES {
+            return self.batch.data.len();
+        }
+        let rows = [self.before(), self.after(), self.linked()].into_iter().flatten();
+        let length = |value| if let Value::Data(bytes) = value { bytes.len() } else { 0 };
+        rows.flat_map(|row| row.values()).map(length).sum()
+    }
+
+    /// A batch below this says for each of its changes that it has no more.
+    const COUNTED_FROM_BYTES: usize = 16 << 20;
+
     pub fn before(&self) -> Option<Row<'a>> {
         self.batch.row(self.head.before, self.head.table)
     }

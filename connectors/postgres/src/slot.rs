@@ -288,7 +288,7 @@ fn by_hand_sql(wanted: &Wanted<'_>) -> String {
 pub(crate) async fn create(client: &Client, slot: &str) -> Result<Lsn> {
     let operation = format!("creating the replication slot {slot}");
     tracing::info!(slot, "creating the replication slot; this waits for transactions that are running now");
-    sql::rows(client, &operation, &creation_sql(slot)).await?;
+    sql::rows_however_long(client, &operation, &creation_sql(slot)).await?;
     let made = Slot::look_up(client, slot).await?;
     made.and_then(|slot| slot.confirmed()).ok_or_else(|| Error::bug(operation, "the slot reports no address"))
 }

@@ -2,13 +2,29 @@
 
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
 
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use towpath_contract::{Error, ErrorKind, Result};
 
+/// The catalogue answers in milliseconds. A session that does not in this time hangs, and with it whoever waits: the source is
+/// to be opened anew.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
 /// Runs one or several statements by the simple protocol and gives the rows of all of them, as text: no type of the
 /// server needs to be known for it.
 pub(crate) async fn rows(client: &Client, operation: &str, sql: &str) -> Result<Vec<SimpleQueryRow>> {
+    match tokio::time::timeout(ANSWER_WITHIN, rows_however_long(client, operation, sql)).await {
+        Ok(rows) => rows,
+        Err(_) => {
+            let message = format!("the server did not answer within {} s", ANSWER_WITHIN.as_secs());
+            Err(Error::retry(ErrorKind::Timeout, operation, message))
+        }
+    }
+}
+
+/// For what must wait for others.
+pub(crate) async fn rows_however_long(client: &Client, operation: &str, sql: &str) -> Result<Vec<SimpleQueryRow>> {
     let messages = client.simple_query(sql).await.map_err(|error| failed(operation, &error))?;
     Ok(messages
         .into_iter()

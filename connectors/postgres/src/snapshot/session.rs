@@ -95,11 +95,15 @@ impl Session {
     }
 
     /// Ends the transaction, if there is one, whatever state it is in.
+    ///
+    /// By COMMIT: reading prunes, which writes log; on a quiet server nobody would flush that for many seconds, and the next chunk
+    /// waits for the stream to pass it. A commit without a transaction id asks the WAL writer for it (xact.c,
+    /// RecordTransactionCommit), a rollback does not.
     pub(super) async fn end(&mut self) -> Result<()> {
         if !std::mem::take(&mut self.in_transaction) {
             return Ok(());
         }
-        let ended = self.client.batch_execute("ROLLBACK").await;
+        let ended = self.client.batch_execute("COMMIT").await;
         ended.map_err(|error| sql::failed("ending a snapshot's transaction", &error))
     }
 
