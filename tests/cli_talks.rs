@@ -46,7 +46,11 @@ fn status() -> Status {
             max_bytes: 10 << 30,
             parked: 1,
         },
-        broker: BrokerStatus { host: None, state: BrokerState::Connecting { reason: "refused".into() } },
+        broker: BrokerStatus {
+            topology: vec![],
+            host: None,
+            state: BrokerState::Connecting { reason: "refused".into() },
+        },
         routes: vec![RouteStatus {
             name: "orders_db".into(),
             state: RouteState::Running,

@@ -98,7 +98,12 @@ fn sources(status: &Status, lag_max: Duration, all: &mut Vec<Reason>) {
             SourceState::Retrying { error, next_in_seconds } => {
                 all.push(passing(&subject, code, &format!("tries again in {next_in_seconds:.0} s: {error}")));
             }
-            SourceState::Stopped { error, help } => all.push(lasting(&subject, code, error, help.as_deref())),
+            SourceState::Stopped { error, help } => {
+                let resume = format!("then `towpath resume {}`", source.name);
+                let help =
+                    help.as_ref().map_or_else(|| format!("mend it, {resume}"), |help| format!("{help}; {resume}"));
+                all.push(lasting(&subject, code, error, Some(&help)));
+            }
             SourceState::Gap { error, help } => all.push(lasting(&subject, code, error, help.as_deref())),
         }
         for line in &source.uncaptured {
@@ -130,6 +135,9 @@ fn outbox(status: &Status, lag_max: Duration, all: &mut Vec<Reason>) {
 }
 
 fn broker(status: &Status, all: &mut Vec<Reason>) {
+    for finding in &status.broker.topology {
+        all.push(passing("broker", "topology", finding));
+    }
     match &status.broker.state {
         BrokerState::Up | BrokerState::NotConnected => {}
         BrokerState::Connecting { reason } => {

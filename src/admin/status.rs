@@ -174,6 +174,9 @@ impl OutboxState {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BrokerStatus {
+    /// What is wrong with exchanges, queues and bindings: one line each, with the way out.
+    #[serde(default)]
+    pub topology: Vec<String>,
     /// `host:port` of the node that is connected or tried; never the URL.
     pub host: Option<String>,
     #[serde(flatten)]
@@ -280,7 +283,7 @@ pub(crate) mod tests {
                 max_bytes: 10 << 30,
                 parked: 0,
             },
-            broker: BrokerStatus { host: Some("rabbit.example:5672".into()), state: BrokerState::Up },
+            broker: BrokerStatus { topology: vec![], host: Some("rabbit.example:5672".into()), state: BrokerState::Up },
             routes: vec![RouteStatus {
                 name: "orders_db".into(),
                 state: RouteState::Running,

@@ -14,7 +14,9 @@ pub(super) fn start(call: &Call<'_>) -> Result<(), Failure> {
     let named =
         call.global.log_level.as_deref().or_else(|| call.environment.get("TOWPATH_LOG")).filter(|l| !l.is_empty());
     let level = named.unwrap_or("info");
-    let filter = EnvFilter::builder().parse(level).map_err(|error| Failure::Call {
+    // Its errors come back to us and are told in our words; in its own they would be told twice.
+    let quiet = if level.contains("lapin") { level.to_owned() } else { format!("{level},lapin=off") };
+    let filter = EnvFilter::builder().parse(quiet).map_err(|error| Failure::Call {
         message: format!("`{level}` is no log level: {error}"),
         help: Some("for example info, debug, or info,towpath::relay=debug".into()),
     })?;

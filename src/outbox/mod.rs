@@ -43,6 +43,7 @@ use crate::event::{EventBatch, RouteId, Seq};
 
 pub use self::backlog::Tally;
 pub use self::error::OutboxError;
+pub use self::open::peek;
 pub use self::queue::{Moved, Parking, Permit, Record};
 pub use self::read::{ParkedEvent, ParkedKey, RouteSet, Stretch};
 pub use self::stats::{RouteStats, State, Stats};

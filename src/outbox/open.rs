@@ -77,6 +77,24 @@ pub(super) fn open(path: &Path, routes: &[RouteSetup], shards: u16, log_bytes_ma
     Ok(Opened { writer, reader, lock, ledger, stored })
 }
 
+/// Where every source stands, read beside a process that may be running on it. Empty where there is no outbox yet.
+pub fn peek(path: &Path) -> Result<BTreeMap<String, Resume>, OutboxError> {
+    if fs::metadata(path).map_or(0, |metadata| metadata.len()) == 0 {
+        return Ok(BTreeMap::new());
+    }
+    let sqlite = |error: rusqlite::Error| Failure::of("reading", path, &error).into_error("reading", path);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    conn.busy_timeout(BUSY).map_err(sqlite)?;
+    check_identity(&conn, path)?;
+    let sources = load_sources(&conn).map_err(sqlite)?.into_iter().map(|source| {
+        let state = resume_of(&conn, &source.name)?;
+        let identity = Some(source.identity.to_string());
+        Ok((source.name.to_string(), Resume { identity, position: source.position, state }))
+    });
+    sources.collect::<rusqlite::Result<_>>().map_err(sqlite)
+}
+
 /// Nothing here looks into the file: whether it is ours comes first.
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -1,10 +1,11 @@
 //! Answers people: status, pause and resume, snapshots, parked events.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::MissedTickBehavior;
 use towpath_contract::{Error, ErrorKind, SnapshotRequest, StateEntry};
 
 use super::board::{SourceBoard, SourceState};
@@ -92,7 +93,18 @@ impl Control {
 
     /// Until nobody can ask any more.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>, stopping: watch::Receiver<bool>) {
-        while let Some(command) = commands.recv().await {
+        // Rates are measured whether or not anybody asks.
+        let mut measure = tokio::time::interval(Duration::from_secs(1));
+        measure.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let command = tokio::select! {
+                command = commands.recv() => command,
+                _ = measure.tick() => {
+                    self.status(*stopping.borrow());
+                    continue;
+                }
+            };
+            let Some(command) = command else { return };
             match command {
                 Command::Status(reply) => drop(reply.send(self.status(*stopping.borrow()))),
                 command => {

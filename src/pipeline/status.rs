@@ -149,14 +149,21 @@ fn outbox(parts: &Parts<'_>) -> OutboxStatus {
 
 fn broker(relay: Option<&RelayStatus>) -> BrokerStatus {
     let since = |since: &SystemTime| since.elapsed().unwrap_or_default().as_secs_f64();
+    let topology = relay.map(|relay| relay.topology.clone()).unwrap_or_default();
     match relay.map(|relay| &relay.connection) {
-        None | Some(ConnectionState::Stopped) => BrokerStatus { host: None, state: BrokerState::NotConnected },
+        None | Some(ConnectionState::Stopped) => {
+            BrokerStatus { topology: Vec::new(), host: None, state: BrokerState::NotConnected }
+        }
         Some(ConnectionState::Connecting { host, reason, .. }) => BrokerStatus {
+            topology: Vec::new(),
             host: Some(host.clone()),
             state: BrokerState::Connecting { reason: reason.clone().unwrap_or_else(|| "connecting".into()) },
         },
-        Some(ConnectionState::Up { host, .. }) => BrokerStatus { host: Some(host.clone()), state: BrokerState::Up },
+        Some(ConnectionState::Up { host, .. }) => {
+            BrokerStatus { topology, host: Some(host.clone()), state: BrokerState::Up }
+        }
         Some(ConnectionState::Blocked { host, reason, since: at }) => BrokerStatus {
+            topology,
             host: Some(host.clone()),
             state: BrokerState::Blocked { reason: reason.clone(), since_seconds: since(at) },
         },

@@ -22,7 +22,21 @@ pub async fn doctor(config: &RabbitmqConfig, exchanges: Vec<String>) -> Vec<Find
     for url in &config.urls {
         findings.extend(node(url, config, &tls, &exchanges).await);
     }
+    findings.extend(no_queue(config));
     findings
+}
+
+/// Bindings cannot be asked for by AMQP.
+fn no_queue(config: &RabbitmqConfig) -> Option<Finding> {
+    config.declare.queues.is_empty().then(|| Finding {
+        severity: Severity::Note,
+        code: "broker_queues",
+        message: "rabbitmq.declare names no queue: an event that no queue is bound for stops its route until one is, and whether one \
+                  is cannot be seen from here"
+            .into(),
+        fix: None,
+        who: None,
+    })
 }
 
 async fn node(url: &Secret, config: &RabbitmqConfig, tls: &TlsSettings, exchanges: &[String]) -> Vec<Finding> {

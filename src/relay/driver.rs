@@ -34,7 +34,7 @@ const READS_MAX: usize = 16;
 /// Batches taken from the input before the socket's turn.
 const BATCHES_AT_ONCE: usize = 64;
 
-/// How often idle shards' cursors move along.
+/// How often idle shards' cursors move along, and missing exchanges and queues are declared again.
 const SKIP_EVERY: Duration = Duration::from_secs(5);
 
 /// What is confirmed late is waited for so long when stopping.
@@ -44,6 +44,8 @@ pub(super) struct Driver {
     pub(super) settings: Arc<Settings>,
     /// Routes that are held back, and what must be settled first.
     held_back: Vec<HeldBack>,
+    /// The topology is being declared again.
+    declaring: bool,
     pub(super) store: Arc<dyn Store>,
     feed: Box<dyn Feed>,
     commands: mpsc::Receiver<Command>,
@@ -109,6 +111,7 @@ impl Driver {
         });
         Driver {
             held_back: held_back.collect(),
+            declaring: false,
             ring: Ring::new(shards.len(), RING_BYTES_MAX),
             ready: Marks::new(shards.len()),
             changed,
@@ -241,6 +244,7 @@ impl Driver {
             if self.next_skip <= now {
                 self.next_skip = now + SKIP_EVERY;
                 self.skip_idle();
+                self.declare_again();
             }
         }
     }

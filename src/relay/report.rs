@@ -46,6 +46,25 @@ impl Report {
         });
     }
 
+    pub(super) fn has_findings(&self) -> bool {
+        !self.status.borrow().topology.is_empty()
+    }
+
+    /// One log line for each that is new.
+    pub(super) fn topology(&self, findings: Vec<String>) {
+        self.status.send_if_modified(|status| {
+            for finding in findings.iter().filter(|finding| !status.topology.contains(finding)) {
+                tracing::warn!("{finding}");
+            }
+            if findings.is_empty() && !status.topology.is_empty() {
+                tracing::info!("exchanges, queues and bindings are as they should be");
+            }
+            let changed = status.topology != findings;
+            status.topology = findings;
+            changed
+        });
+    }
+
     /// One log line per state: a host that is tried in vain again and again, for the same reason, is no news.
     pub(super) fn connecting(&self, host: String, reason: String, needs_operator: bool, now: SystemTime) {
         self.status.send_modify(|status| {

@@ -12,6 +12,9 @@ use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, ExchangeKind};
 use super::wire::{Endpoint, TlsSettings};
 use crate::config::model::{DeclareConfig, ExchangeConfig, QueueConfig};
 
+/// AMQP 0-9-1, reply codes.
+const ACCESS_REFUSED: u16 = 403;
+
 /// For all of it: connecting, declaring, closing.
 const SECONDS_MAX: u64 = 30;
 
@@ -188,6 +191,12 @@ impl Bench {
             return Err(why);
         }
         self.channel = None;
+        let way_out = match why.kind() {
+            ErrorKind::ProtocolError(said) if said.get_id() == ACCESS_REFUSED => {
+                "give the user the right to it (`rabbitmqctl set_permissions`: configure to declare, write and read to bind)"
+            }
+            _ => way_out,
+        };
         self.findings.push(format!("{expected}, but the broker says: {}; {way_out}", broker_words(&why)));
         Ok(())
     }

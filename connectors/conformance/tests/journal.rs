@@ -37,7 +37,7 @@ impl Source for JournalSource {
         })
     }
 
-    fn doctor(&self) -> Fut<'_, Vec<Finding>> {
+    fn doctor(&self, _: Known) -> Fut<'_, Vec<Finding>> {
         Box::pin(async move {
             let problem = File::open(&self.path).err();
             let finding = |error: std::io::Error| Finding {

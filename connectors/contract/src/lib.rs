@@ -18,6 +18,6 @@ pub use pattern::TablePattern;
 pub use position::Position;
 pub use schema::{Column, KeyKind, Kind, TableSchema, TableVersion};
 pub use source::{
-    AFTER_GAP, BATCH_BYTES, Capabilities, Capture, Finding, Fut, KEEP_ALIVE_SECONDS_MAX, Progress, Resume, Severity,
-    SnapshotProgress, SnapshotRequest, Source,
+    AFTER_GAP, BATCH_BYTES, Capabilities, Capture, Finding, Fut, KEEP_ALIVE_SECONDS_MAX, Known, Progress, Resume,
+    Severity, SnapshotProgress, SnapshotRequest, Source,
 };

@@ -24,7 +24,7 @@ pub trait Source: Send + Sync {
     fn open(&self, resume: Resume) -> Fut<'_, Result<Box<dyn Capture>>>;
 
     /// Looks at the live source and reports everything that stands in the way, all of it in one run. Changes nothing.
-    fn doctor(&self) -> Fut<'_, Vec<Finding>>;
+    fn doctor(&self, known: Known) -> Fut<'_, Vec<Finding>>;
 }
 
 /// A running capture. One task owns it and calls it; nothing here is called concurrently.
@@ -72,6 +72,15 @@ pub const KEEP_ALIVE_SECONDS_MAX: u64 = 1;
 /// A batch is handed over when it holds this much. Large enough that a commit's cost is shared by thousands of rows,
 /// small enough that a few in flight fit in a few megabytes.
 pub const BATCH_BYTES: usize = 1 << 20;
+
+/// What `doctor` may hold the live source against.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// As [`Source::open`] would be given it; `None` before the first run.
+    pub resume: Option<Resume>,
+    /// How much the outbox takes before sources wait: until then a broker that is down pins nothing in the source.
+    pub outbox_bytes_max: u64,
+}
 
 /// What is known of a source from earlier runs, read from the outbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

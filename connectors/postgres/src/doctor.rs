@@ -4,20 +4,26 @@
 //! so that one missing right never hides the rest.
 
 mod publication;
+mod resume;
 mod server;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 use tokio_postgres::Client;
-use towpath_contract::{Finding, Result, Severity};
+use towpath_contract::{Finding, Known, Result, Severity};
 
 use crate::catalog::{self, Captured};
 use crate::config::PostgresConfig;
 use crate::sql;
 
 /// All findings, in the order of the checks: server, role, tables, publication, slot.
-pub(crate) async fn examine(client: &Client, config: &PostgresConfig, source_name: &str) -> Vec<Finding> {
+pub(crate) async fn examine(
+    client: &Client,
+    config: &PostgresConfig,
+    source_name: &str,
+    known: &Known,
+) -> Vec<Finding> {
     let mut findings = Findings::default();
     let facts = match Facts::gather(client, config, source_name).await {
         Ok(facts) => facts,
@@ -26,7 +32,7 @@ pub(crate) async fn examine(client: &Client, config: &PostgresConfig, source_nam
             return findings.0;
         }
     };
-    let subject = Subject { client, config, facts: &facts };
+    let subject = Subject { client, config, facts: &facts, known, source: source_name };
     findings.checked("the server's settings", server::settings(&subject).await);
     findings.checked("the free slots and senders", server::capacity(&subject).await);
     findings.checked("the role's rights", server::role(&subject).await);
@@ -41,6 +47,7 @@ pub(crate) async fn examine(client: &Client, config: &PostgresConfig, source_nam
     findings.checked("the tables", tables::each(&subject, &captured).await);
     findings.checked("the publication", publication::publication(&subject, &captured).await);
     findings.checked("the replication slot", publication::slot(&subject).await);
+    findings.checked("what was recorded against the server", resume::goes_on(&subject).await);
     findings.checked("transactions in progress", server::transactions(&subject).await);
     findings.0
 }
@@ -50,6 +57,8 @@ struct Subject<'a> {
     client: &'a Client,
     config: &'a PostgresConfig,
     facts: &'a Facts,
+    known: &'a Known,
+    source: &'a str,
 }
 
 /// What nearly every check needs.

@@ -35,7 +35,7 @@ mod wire;
 
 use std::path::PathBuf;
 
-use towpath_contract::{Capabilities, Capture, Finding, Fut, Result, Resume, Severity, Source};
+use towpath_contract::{Capabilities, Capture, Finding, Fut, Known, Result, Resume, Severity, Source};
 
 pub use config::PostgresConfig;
 
@@ -73,10 +73,10 @@ impl Source for PostgresSource {
         })
     }
 
-    fn doctor(&self) -> Fut<'_, Vec<Finding>> {
+    fn doctor(&self, known: Known) -> Fut<'_, Vec<Finding>> {
         Box::pin(async move {
             match self.sql().await {
-                Ok(client) => doctor::examine(&client, &self.config, &self.name).await,
+                Ok(client) => doctor::examine(&client, &self.config, &self.name, &known).await,
                 Err(error) => vec![Finding {
                     severity: Severity::Error,
                     code: "unreachable",

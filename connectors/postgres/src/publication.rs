@@ -74,7 +74,7 @@ pub(crate) async fn prepare(client: &Client, wanted: &Wanted<'_>) -> Result<Opti
         add_missing(client, wanted, &found, &tables, &operation).await?;
     }
     warn_of_filters(client, wanted, &operation).await?;
-    mark(client, wanted).await
+    mark(client, wanted.publication, wanted.slot).await
 }
 
 async fn look_up(client: &Client, wanted: &Wanted<'_>, operation: &str) -> Result<Option<Publication>> {
@@ -301,8 +301,9 @@ async fn comment(client: &Client, publication: &str) -> Result<String> {
     Ok(rows.first().map(|row| sql::text(row, 0).to_owned()).unwrap_or_default())
 }
 
-async fn mark(client: &Client, wanted: &Wanted<'_>) -> Result<Option<Mark>> {
-    Ok(Mark::parse(&comment(client, wanted.publication).await?, wanted.slot))
+/// Where an earlier first run of this slot was.
+pub(crate) async fn mark(client: &Client, publication: &str, slot: &str) -> Result<Option<Mark>> {
+    Ok(Mark::parse(&comment(client, publication).await?, slot))
 }
 
 /// Notes on the publication where the first run is. Somebody else's comment is left alone; so is a publication that is not

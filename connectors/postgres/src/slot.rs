@@ -138,7 +138,7 @@ pub(crate) fn judge(found: Option<&Slot>, wanted: &Wanted<'_>) -> Result<Plan> {
         return match wanted.position {
             None if wanted.create => Ok(Plan::Create),
             None => Err(Error::operator(ErrorKind::Setup, operation(), "it does not exist, and `create` is false")
-                .with_help(format!("create it: {}", by_hand_sql(wanted)))),
+                .with_help(format!("create it: {}", by_hand_sql(wanted.slot, wanted.publication)))),
             Some(_) => Err(gap(
                 wanted.source,
                 operation(),
@@ -227,7 +227,7 @@ fn after_gap(found: Option<&Slot>, wanted: &Wanted<'_>) -> Result<Plan> {
     match found {
         None if wanted.create => Ok(Plan::Create),
         None => Err(Error::operator(ErrorKind::Setup, operation, "it does not exist, and `create` is false")
-            .with_help(format!("create it: {}", by_hand_sql(wanted)))),
+            .with_help(format!("create it: {}", by_hand_sql(wanted.slot, wanted.publication)))),
         Some(slot) => {
             in_use(slot, &operation)?;
             if wanted.create {
@@ -241,7 +241,7 @@ fn after_gap(found: Option<&Slot>, wanted: &Wanted<'_>) -> Result<Plan> {
                     Err(Error::operator(ErrorKind::Setup, operation, format!("{why}, and `create` is false"))
                         .with_help(format!(
                             "make it anew: SELECT pg_drop_replication_slot({name}); {}",
-                            by_hand_sql(wanted)
+                            by_hand_sql(wanted.slot, wanted.publication)
                         )))
                 }
             }
@@ -270,16 +270,16 @@ fn creation_sql(slot: &str) -> String {
 }
 
 /// For an operator: with the [`Mark`], so that the first run knows the slot for unused.
-fn by_hand_sql(wanted: &Wanted<'_>) -> String {
-    let mark = Mark::CreatedAt(Lsn::NONE).text(wanted.slot);
+pub(crate) fn by_hand_sql(slot: &str, publication: &str) -> String {
+    let mark = Mark::CreatedAt(Lsn::NONE).text(slot);
     let prefix = mark.strip_suffix(&Lsn::NONE.to_string()).unwrap_or(&mark);
     format!(
         "{} DO $towpath$ BEGIN EXECUTE (SELECT pg_catalog.format('COMMENT ON PUBLICATION %I IS %L', {}, {} || confirmed_flush_lsn) \
          FROM pg_catalog.pg_replication_slots WHERE slot_name = {}); END $towpath$;",
-        creation_sql(wanted.slot),
-        literal(wanted.publication),
+        creation_sql(slot),
+        literal(publication),
         literal(prefix),
-        literal(wanted.slot)
+        literal(slot)
     )
 }
 

@@ -15,9 +15,25 @@ use crate::relay::store::{News, ParkedKey, Stretch};
 
 /// What was done beside the task's own loop.
 pub(super) enum Job {
-    Read { shard: usize, generation: u32, outcome: Result<Stretch>, permit: OwnedSemaphorePermit },
-    Parked { shard: usize, outcome: Result<()> },
-    Keys { shard: usize, asked: u32, outcome: Result<Vec<ParkedKey>> },
+    Read {
+        shard: usize,
+        generation: u32,
+        outcome: Result<Stretch>,
+        permit: OwnedSemaphorePermit,
+    },
+    Parked {
+        shard: usize,
+        outcome: Result<()>,
+    },
+    Keys {
+        shard: usize,
+        asked: u32,
+        outcome: Result<Vec<ParkedKey>>,
+    },
+    /// What is wrong with the topology now.
+    Declared {
+        findings: Vec<String>,
+    },
     Done,
 }
 
@@ -138,6 +154,7 @@ impl Driver {
                 self.ready.mark(index);
                 self.changed.mark(index);
             }
+            Job::Declared { findings } => self.on_declared(findings),
             Job::Done => {}
         }
     }

@@ -13,6 +13,7 @@ use crate::event::Seq;
 use crate::failpoint::failpoint;
 use crate::relay::session::{Lost, Session};
 use crate::relay::shard::Shard;
+use crate::relay::status::RouteState;
 use crate::relay::wire::{Connection, Turn, open};
 use crate::relay::{Settings, topology};
 use crate::retry::{Pauses, pauses};
@@ -21,6 +22,9 @@ const RECONNECT_FIRST: Duration = Duration::from_millis(100);
 const RECONNECT_LONGEST: Duration = Duration::from_secs(5);
 const OPERATOR_FIRST: Duration = Duration::from_secs(2);
 const OPERATOR_LONGEST: Duration = Duration::from_secs(30);
+
+/// AMQP 0-9-1, reply codes.
+const NOT_FOUND: u16 = 404;
 
 /// A connection that lived so long, or confirmed something, was a good one: the next attempt comes at once.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
@@ -163,6 +167,26 @@ impl Driver {
         self.report.connected(session.state(), findings);
         self.link = Link::Up(Box::new(session));
         self.open_channels();
+    }
+
+    /// Something that was to be declared is not there: it could not be, or was deleted. It is declared again, before the routes
+    /// that miss it try again.
+    pub(super) fn declare_again(&mut self) {
+        let Link::Up(session) = &self.link else { return };
+        let misses = |shard: &Shard| matches!(shard.state(), RouteState::ChannelClosed { code: NOT_FOUND, .. });
+        let wanted = self.report.has_findings() || self.shards.iter().any(misses);
+        let (false, true, Ok(address)) = (self.declaring, wanted, session.connection.peer()) else { return };
+        self.declaring = true;
+        let (settings, host) = (self.settings.clone(), self.attempts.host);
+        self.jobs.spawn(async move {
+            let (endpoint, tls) = (&settings.endpoints[host], settings.tls.as_ref());
+            Job::Declared { findings: topology::apply(&settings.topology, endpoint, address, tls).await }
+        });
+    }
+
+    pub(super) fn on_declared(&mut self, findings: Vec<String>) {
+        self.declaring = false;
+        self.report.topology(findings);
     }
 
     /// No connection. The next host is tried at once; after a round of all of them there is a pause.

@@ -101,8 +101,17 @@ async fn missing_tables(subject: &Subject<'_>, captured: &Captured, owner: &str)
         return Ok(None);
     }
     let listed = missing.iter().map(CapturedTable::full_name).collect::<Vec<_>>().join(", ");
-    let (severity, then) = match subject.config.create {
-        true => (Severity::Note, "Towpath adds them if it owns them and the publication"),
+    let oids: Vec<String> = missing.iter().map(|table| table.oid.to_string()).collect();
+    let query = format!(
+        "SELECT pg_has_role(pubowner, 'USAGE') AND NOT EXISTS (SELECT FROM pg_class WHERE oid = ANY ('{{{}}}'::oid[]) \
+         AND NOT pg_has_role(relowner, 'USAGE')) FROM pg_publication WHERE pubname = {}",
+        oids.join(","),
+        literal(name)
+    );
+    let row = sql::row(subject.client, "looking at what the role may publish", &query).await?;
+    let may_add = subject.config.create && sql::is_true(&row, 0);
+    let (severity, then) = match may_add {
+        true => (Severity::Note, "Towpath adds them when it starts"),
         false => (Severity::Error, "their changes will be missing"),
     };
     let message = format!("the publication {name} does not publish {listed}: {then}");
@@ -212,9 +221,10 @@ fn no_slot(subject: &Subject<'_>) -> Result<Vec<Finding>> {
         return Ok(Vec::new());
     }
     let name = &subject.facts.slot;
-    let fix = format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput');", literal(name));
+    let fix = crate::slot::by_hand_sql(name, &subject.facts.publication);
     let message = format!("the slot {name} does not exist, and `create` is false. Make it after the publication");
     Ok(vec![
-        finding(Severity::Error, "slot_missing", message).mended_by(fix, "a role with REPLICATION, in this database"),
+        finding(Severity::Error, "slot_missing", message)
+            .mended_by(fix, "the owner of the publication, with REPLICATION, in this database"),
     ])
 }

@@ -47,19 +47,23 @@ pub(super) async fn settings(subject: &Subject<'_>) -> Result<Vec<Finding>> {
     }
     found.extend(standby(subject, text("in_recovery") == "true"));
 
+    let outbox = bytes_text(subject.known.outbox_bytes_max);
     // 13+, in megabytes.
     match number("max_slot_wal_keep_size") {
         Some(-1) if version >= 130_000 => found.push(finding(
             Severity::Note,
             "max_slot_wal_keep_size",
-            "max_slot_wal_keep_size is unlimited: while Towpath is stopped or its outbox is full, the server keeps all its log for \
-             it, until the disk is full",
+            format!(
+                "max_slot_wal_keep_size is unlimited: while Towpath is stopped, or its outbox ({outbox} at most) is full, the server \
+                 keeps all its log for it, until the disk is full"
+            ),
         )),
         Some(megabytes) if megabytes >= 0 => {
             let limit = bytes_text((megabytes as u64) << 20);
             let message = format!(
-                "max_slot_wal_keep_size is {limit}: when Towpath is stopped, or its outbox is full, for longer than that much \
-                 log takes, the slot is lost and changes with it (Towpath will say so)"
+                "max_slot_wal_keep_size is {limit}: a broker that is down fills the outbox ({outbox} at most) first; when that is \
+                 full, or Towpath is stopped, for longer than so much log takes, the slot is lost and changes with it (Towpath will \
+                 say so)"
             );
             found.push(
                 finding(Severity::Note, "max_slot_wal_keep_size", message)

@@ -1,7 +1,7 @@
 //! Slots and publications: what is made, what is a gap, and the ways out.
 
 use serde_json::json;
-use towpath_contract::{Action, Error, ErrorKind, Resume, Source};
+use towpath_contract::{Action, Error, ErrorKind, Known, Resume, Severity, Source};
 use towpath_test_support::{Postgres, eventually};
 
 use crate::harness::{Db, Tap, major};
@@ -56,6 +56,11 @@ async fn a_slot_that_was_dropped_is_a_gap_and_can_be_made_anew() {
     let error = refused(&db.source(json!({})), resume.clone()).await;
     assert_gap(&error, &db);
     assert!(error.message.contains("does not exist any more: the changes from"), "{error}");
+    // `doctor` says so before anything is started.
+    let known = Known { resume: Some(resume.clone()), outbox_bytes_max: 1 << 30 };
+    let found = db.source(json!({})).doctor(known).await;
+    let gap = found.iter().find(|finding| finding.code == "gap").expect("told");
+    assert!(gap.severity == Severity::Error && gap.fix.as_ref().unwrap().contains("--after-gap"), "{gap:?}");
 
     resume.state.insert("after_gap".to_owned(), Vec::new());
     let mut tap = Tap::open(db.source(json!({})), resume).await;
