@@ -96,7 +96,8 @@ fn sources(status: &Status, lag_max: Duration, all: &mut Vec<Reason>) {
             }
             SourceState::WaitingForOutbox => all.push(passing(&subject, code, "waits for room in the outbox")),
             SourceState::Retrying { error, next_in_seconds } => {
-                all.push(passing(&subject, code, &format!("tries again in {next_in_seconds:.0} s: {error}")));
+                let again = if *next_in_seconds < 0.5 { "now".into() } else { format!("in {next_in_seconds:.0} s") };
+                all.push(passing(&subject, code, &format!("tries again {again}: {error}")));
             }
             SourceState::Stopped { error, help } => {
                 let resume = format!("then `towpath resume {}`", source.name);

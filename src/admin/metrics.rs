@@ -114,7 +114,7 @@ impl Metrics {
             }
             for route in &status.routes {
                 if let Some((_, series)) = self.routes.iter().find(|(name, _)| *name == route.name) {
-                    series.show(route);
+                    series.show(route, matches!(status.broker.state, BrokerState::Up));
                 }
             }
         }
@@ -195,7 +195,7 @@ fn route_series(of: &mut Maker, names: &[&str]) -> Vec<(String, RouteSeries)> {
     let published = of.counters("route_published", "Events settled: confirmed by the broker and not returned");
     let unsettled = of.numbers("route_unsettled_events", "Events recorded and not yet settled");
     let parked = of.numbers("route_parked_events", "Events set aside");
-    let running = of.numbers("route_running", "1 while the route publishes");
+    let running = of.numbers("route_running", "1 while nothing keeps the route from publishing");
     let series = |name: &&str| {
         let labels = vec![("route", (*name).to_owned())];
         RouteSeries {
@@ -228,11 +228,11 @@ impl SourceSeries {
 }
 
 impl RouteSeries {
-    fn show(&self, route: &RouteStatus) {
+    fn show(&self, route: &RouteStatus, broker_up: bool) {
         self.published.inner().store(route.published_total, Ordering::Relaxed);
         self.unsettled.set(route.unsettled as f64);
         self.parked.set(route.parked as f64);
-        self.running.set(if route.state == RouteState::Running { 1.0 } else { 0.0 });
+        self.running.set(if broker_up && route.state == RouteState::Running { 1.0 } else { 0.0 });
     }
 }
 

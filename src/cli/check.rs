@@ -6,13 +6,14 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{Call, Failure, table};
+use crate::config::Purpose;
 use crate::config::checked::{Checked, CheckedRoute};
 use crate::config::model::SourceConfig;
 use crate::config::problem::ProblemRecord;
 
 pub(super) fn check(call: &Call<'_>) -> Result<(), Failure> {
     let file = call.config_file();
-    match crate::config::load(&file, call.environment) {
+    match crate::config::load(&file, call.environment, Purpose::Run) {
         Ok(config) => {
             let warnings: Vec<ProblemRecord> =
                 config.warnings.iter().map(|found| ProblemRecord::new(&file, found)).collect();

@@ -7,9 +7,10 @@ use towpath_contract::{Finding, Severity};
 
 use super::engine::{Examined, FindingRecord, severity_name};
 use super::{Call, Failure};
+use crate::config::Purpose;
 
 pub(super) fn doctor(call: &Call<'_>) -> Result<(), Failure> {
-    let config = call.load()?;
+    let config = call.load(Purpose::Run)?;
     let examined = call.block_on(async { Ok(call.engine.doctor(&config).await) })?;
     let errors = count(&examined, Severity::Error);
     call.print(|| records(&examined), || page(&examined));

@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 
-use crate::config::{Checked, ConfigError, Environment};
+use crate::config::{Checked, ConfigError, Environment, Purpose};
 use engine::Engine;
 
 /// Change data capture out of legacy systems, into RabbitMQ, with nothing lost.
@@ -125,8 +125,8 @@ impl Call<'_> {
         self.global.config.clone().or_else(named).unwrap_or_else(|| PathBuf::from("towpath.yaml"))
     }
 
-    fn load(&self) -> Result<Checked, Failure> {
-        crate::config::load(&self.config_file(), self.environment).map_err(Failure::Config)
+    fn load(&self, purpose: Purpose) -> Result<Checked, Failure> {
+        crate::config::load(&self.config_file(), self.environment, purpose).map_err(Failure::Config)
     }
 
     /// For commands that ask and are done; `run` has a runtime of its own.

@@ -8,6 +8,7 @@ use super::ask::Asker;
 use super::{Call, Failure, table, units};
 use crate::admin::command::Command as Asked;
 use crate::admin::parked::{Body, PAGE_EVENTS_MAX, ParkedEvent, ParkedPage, ParkedQuery, ParkedSelection};
+use crate::config::Purpose;
 use crate::event::Seq;
 
 #[derive(Debug, clap::Args)]
@@ -55,7 +56,7 @@ struct Selection {
 }
 
 pub(super) fn parked(call: &Call<'_>, arguments: &Arguments) -> Result<(), Failure> {
-    let config = call.load()?;
+    let config = call.load(Purpose::Ask)?;
     let asker = Asker::new(call, &config);
     match &arguments.what {
         What::List { route, after, limit } => {

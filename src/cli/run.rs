@@ -3,10 +3,11 @@
 use tokio::runtime::Builder;
 
 use super::{Call, Failure, LogFormat, logging};
+use crate::config::Purpose;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), Failure> {
     logging::start(call)?;
-    let config = call.load()?;
+    let config = call.load(Purpose::Run)?;
     for warning in &config.warnings {
         tracing::warn!(key = %warning.problem.path, "{}", warning.problem.message);
     }

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::ask::Asker;
 use super::{Call, Failure};
 use crate::admin::SnapshotCall;
+use crate::config::Purpose;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -21,7 +22,7 @@ pub struct Arguments {
 }
 
 pub(super) fn snapshot(call: &Call<'_>, arguments: &Arguments) -> Result<(), Failure> {
-    let config = call.load()?;
+    let config = call.load(Purpose::Ask)?;
     let body = SnapshotCall { tables: arguments.tables.clone(), after_gap: arguments.after_gap };
     let path = ["api", "sources", arguments.source.as_str(), "snapshot"];
     let done = call.block_on(Asker::new(call, &config).post(&path, json!(body)))?;

@@ -10,9 +10,10 @@ use super::{Call, Failure, table, units};
 use crate::admin::Status;
 use crate::admin::health::{Reason, reasons};
 use crate::admin::status::{RouteStatus, SourceStatus, TableProgress};
+use crate::config::Purpose;
 
 pub(super) fn status(call: &Call<'_>) -> Result<(), Failure> {
-    let config = call.load()?;
+    let config = call.load(Purpose::Ask)?;
     let status = call.block_on(Asker::new(call, &config).status())?;
     call.print(|| json!(status), || page(&status, config.admin.ready_lag_max.0));
     // Told, and yet not what was asked for: how a *running* towpath is.

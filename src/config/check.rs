@@ -9,6 +9,7 @@ mod url;
 use towpath_contract::{ByteSize, Span};
 
 use super::checked::{Checked, CheckedSource};
+use super::load::Purpose;
 use super::model::{AdminConfig, Config, OutboxConfig, SourceConfig};
 use super::origin::Origins;
 use super::path::KeyPath;
@@ -20,11 +21,11 @@ pub(super) const OUTBOX_BYTES_MIN: u64 = 16 << 20;
 /// The longest name of a source.
 const SOURCE_NAME_BYTES_MAX: usize = 40;
 
-pub(super) fn check(written: Config, origins: &Origins) -> Result<Checked, Vec<Problem>> {
+pub(super) fn check(written: Config, origins: &Origins, purpose: Purpose) -> Result<Checked, Vec<Problem>> {
     let mut checker = Checker { origins, problems: Vec::new(), warnings: Vec::new() };
     let sources = checker.sources(&written);
     let routes = checker.routes(&written.routes, &sources);
-    checker.outbox(&written.outbox);
+    checker.outbox(&written.outbox, purpose);
     let broker = checker.broker(written.rabbitmq);
     checker.admin(&written.admin);
     match (checker.problems.is_empty(), broker) {
@@ -72,9 +73,11 @@ impl Checker<'_> {
         written.sources.iter().map(source).collect()
     }
 
-    fn outbox(&mut self, outbox: &OutboxConfig) {
+    fn outbox(&mut self, outbox: &OutboxConfig, purpose: Purpose) {
         let path = KeyPath::root().key("outbox");
-        self.outbox_file(&path.key("sqlite"), &outbox.sqlite);
+        if purpose == Purpose::Run {
+            self.outbox_file(&path.key("sqlite"), &outbox.sqlite);
+        }
         self.at_least(&path.key("max_size"), outbox.max_size, ByteSize(OUTBOX_BYTES_MIN));
         if let Some(age) = outbox.max_age {
             self.at_least(&path.key("max_age"), age, seconds(1));

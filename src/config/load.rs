@@ -15,14 +15,28 @@ use super::path::KeyPath;
 use super::problem::{ConfigError, Place, Placed, Problem};
 use super::{Environment, interpolate, overrides, schema, shape};
 
-/// Reads, resolves and checks. Touches the local file system, and nothing else.
-pub fn load(file: &Path, environment: &Environment) -> Result<Checked, ConfigError> {
-    let text = read(file)?;
-    let syntax = syntax_of(file)?;
-    load_text(&text, syntax, environment).map_err(|problems| ConfigError { file: file.into(), problems })
+/// What the config is loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To run on it, now or later: what must be written to can be.
+    Run,
+    /// To ask a process that runs on it, as another user perhaps.
+    Ask,
 }
 
-pub(super) fn load_text(text: &str, syntax: Syntax, environment: &Environment) -> Result<Checked, Vec<Placed>> {
+/// Reads, resolves and checks. Touches the local file system, and nothing else.
+pub fn load(file: &Path, environment: &Environment, purpose: Purpose) -> Result<Checked, ConfigError> {
+    let text = read(file)?;
+    let syntax = syntax_of(file)?;
+    load_text(&text, syntax, environment, purpose).map_err(|problems| ConfigError { file: file.into(), problems })
+}
+
+pub(super) fn load_text(
+    text: &str,
+    syntax: Syntax,
+    environment: &Environment,
+    purpose: Purpose,
+) -> Result<Checked, Vec<Placed>> {
     let marks = Marks::parse(text, syntax).map_err(|error| vec![syntax_problem(text, error)])?;
     let mut origins = Origins { marks, ..Origins::default() };
     let mut tree = parse(text, syntax).map_err(|problem| vec![origins.placed(problem)])?;
@@ -31,7 +45,7 @@ pub(super) fn load_text(text: &str, syntax: Syntax, environment: &Environment) -
     problems.extend(interpolate::interpolate(&mut tree, environment, &mut origins));
     problems.extend(shape::conform(&mut tree, &origins));
     let checked = match problems.is_empty() {
-        true => deserialize(tree, &origins).and_then(|written| check(written, &origins)),
+        true => deserialize(tree, &origins).and_then(|written| check(written, &origins, purpose)),
         false => Err(problems),
     };
     checked.map_err(|problems| {

@@ -25,7 +25,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use checked::Checked;
-pub use load::load;
+pub use load::{Purpose, load};
 pub use problem::ConfigError;
 pub use schema::config_schema;
 

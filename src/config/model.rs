@@ -112,8 +112,8 @@ pub struct OutboxConfig {
     #[serde(default = "default_retain")]
     pub retain: Span,
 
-    /// The most that the file may hold, settled and unsettled. Default `10GiB`, at least `16MiB`. When unsettled events alone
-    /// fill it, sources are paused until the broker took some: nothing is dropped.
+    /// What the file may hold, settled and unsettled; a few MiB more are possible while events are in flight. Default `10GiB`, at
+    /// least `16MiB`. When unsettled events alone fill it, sources are paused until the broker took some: nothing is dropped.
     #[serde(default = "default_max_size")]
     pub max_size: ByteSize,
 

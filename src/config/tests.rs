@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use towpath_contract::{ByteSize, Span};
 
 use super::checked::Checked;
-use super::load::load_text;
+use super::load::{Purpose, load_text};
 use super::locate::Syntax;
 use super::model::SourceConfig;
 use super::problem::ProblemRecord;
@@ -28,11 +28,11 @@ fn variables<'a>(more: &[(&'a str, &'a str)]) -> Environment {
 }
 
 fn good(text: &str, environment: &Environment) -> Checked {
-    load_text(text, Syntax::Yaml, environment).unwrap_or_else(|problems| panic!("{problems:#?}"))
+    load_text(text, Syntax::Yaml, environment, Purpose::Run).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
 fn bad(text: &str, environment: &Environment) -> Vec<String> {
-    let problems = load_text(text, Syntax::Yaml, environment).expect_err("must be refused");
+    let problems = load_text(text, Syntax::Yaml, environment, Purpose::Run).expect_err("must be refused");
     let error = ConfigError { file: "t.yaml".into(), problems };
     assert!(!error.to_string().contains("hunter2"), "{error}");
     error.records().iter().map(ProblemRecord::to_string).collect()
@@ -203,9 +203,10 @@ fn an_empty_file_says_what_is_missing() {
 fn toml_is_read_alike() {
     let text = "[sources.db]\ntype = \"postgres\"\nurl = \"${ORDERS_DB_URL}\"\n[outbox]\nsqlite = \"outbox.db\"\n\
                 [rabbitmq]\nurl = \"amqp://localhost\"\nwindow = 7\n[[routes]]\nfrom = \"db.public.*\"\n";
-    let checked = load_text(text, Syntax::Toml, &variables(&[])).unwrap();
+    let checked = load_text(text, Syntax::Toml, &variables(&[]), Purpose::Run).unwrap();
     assert_eq!((checked.broker.window, &*checked.routes[0].name), (7, "db.public.*"));
-    let problems = load_text(&text.replace("sqlite", "sqlit"), Syntax::Toml, &variables(&[])).unwrap_err();
+    let problems =
+        load_text(&text.replace("sqlite", "sqlit"), Syntax::Toml, &variables(&[]), Purpose::Run).unwrap_err();
     let error = ConfigError { file: "t.toml".into(), problems };
     assert!(error.to_string().contains("t.toml:5:1: outbox.sqlit: unknown key\n    did you mean `sqlite`?"), "{error}");
 }
@@ -215,7 +216,9 @@ fn a_template_is_rendered_for_every_op_before_anything_runs() {
     let fault = |template: &str| {
         let text =
             format!("{MINIMAL}routes:\n  - from: orders-db.public.t\n    event: {{ routing_key: '{template}' }}\n");
-        load_text(&text, Syntax::Yaml, &variables(&[])).err().map(|problems| problems[0].problem.message.clone())
+        load_text(&text, Syntax::Yaml, &variables(&[]), Purpose::Run)
+            .err()
+            .map(|problems| problems[0].problem.message.clone())
     };
     assert_eq!(fault("{{ source }}.{{ op | upper }}{% if op == \"read\" %}.snapshot{% endif %}"), None);
     assert_eq!(fault("{% set x = table %}{{ x }}"), None);
@@ -230,7 +233,7 @@ fn a_route_whose_table_is_not_captured_is_refused() {
     let text = MINIMAL.replace("type: postgres", "type: postgres\n    tables: [public.*, sales.ord*]");
     for (table, captured) in [("public.a", true), ("sales.orders", true), ("sales.people", false), ("sales.*", true)] {
         let text = format!("{text}routes:\n  - from: orders-db.{table}\n");
-        assert_eq!(load_text(&text, Syntax::Yaml, &variables(&[])).is_ok(), captured, "{table}");
+        assert_eq!(load_text(&text, Syntax::Yaml, &variables(&[]), Purpose::Run).is_ok(), captured, "{table}");
     }
 }
 
@@ -279,7 +282,7 @@ proptest! {
             }
         }
         for syntax in [Syntax::Yaml, Syntax::Toml] {
-            if let Err(problems) = load_text(&text, syntax, &variables(&[("NAME", "/hunter2")])) {
+            if let Err(problems) = load_text(&text, syntax, &variables(&[("NAME", "/hunter2")]), Purpose::Run) {
                 let error = ConfigError { file: "t.yaml".into(), problems };
                 let shown = format!("{error}\n{}", serde_json::to_string(&error.records()).unwrap());
                 prop_assert!(!shown.contains("hunter2"), "{shown}\n--- of\n{text}");

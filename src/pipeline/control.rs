@@ -42,6 +42,8 @@ pub(super) struct Control {
     started: Instant,
     outbox_path: String,
     outbox_max_bytes: u64,
+    /// Those of the config.
+    routes: Vec<String>,
     /// `None` when no process runs.
     relay: Option<watch::Receiver<RelayStatus>>,
     reporter: Reporter,
@@ -85,6 +87,7 @@ impl Control {
             started: Instant::now(),
             outbox_path: config.outbox.sqlite.display().to_string(),
             outbox_max_bytes: config.outbox.max_size.0,
+            routes: config.routes.iter().map(|route| route.name.clone()).collect(),
             relay: relay.into(),
             reporter: Reporter::default(),
             desk: Arc::new(Desk { outbox, sources }),
@@ -125,6 +128,7 @@ impl Control {
             outbox_max_bytes: self.outbox_max_bytes,
             outbox_state: self.desk.outbox.state(),
             outbox: self.desk.outbox.stats(),
+            routes: &self.routes,
             relay: relay.as_ref(),
         })
     }
@@ -177,11 +181,14 @@ impl Desk {
             return self.accept_gap(source).await;
         }
         let (answer, outcome) = oneshot::channel();
-        let count = tables.len();
+        let what = match &tables[..] {
+            [] => "all tables".to_owned(),
+            [table] => table.clone(),
+            several => format!("{} tables", several.len()),
+        };
         self.tell(name, SourceCommand::Snapshot { request: SnapshotRequest { tables }, answer }, "")?;
         match outcome.await {
-            Ok(Ok(())) if count == 0 => Ok(format!("reading all tables of {name} again; see `towpath status`")),
-            Ok(Ok(())) => Ok(format!("reading {count} tables of {name} again; see `towpath status`")),
+            Ok(Ok(())) => Ok(format!("reading {what} of {name} again; see `towpath status`")),
             Ok(Err(why)) => Err(Refusal::new(RefusalKind::Conflict, why)),
             Err(_) => Err(Refusal::new(RefusalKind::Conflict, "the process is stopping")),
         }

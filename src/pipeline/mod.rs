@@ -74,6 +74,15 @@ async fn run(config: Checked) -> Result<(), Error> {
     for warning in &stored.warnings {
         warn!("{warning}");
     }
+    let configured = |name: &String| config.sources.iter().any(|source| source.name == *name);
+    for source in stored.sources.keys().filter(|name| !configured(name)) {
+        warn!(
+            source,
+            "the config no longer has this source. What it left in its system stays there: a replication slot of PostgreSQL keeps the \
+             server's log until it is dropped (SELECT pg_drop_replication_slot('towpath_{}'))",
+            source.replace('-', "_")
+        );
+    }
     let settings = Settings::new(&config.broker, relay_routes(&config, &stored.routes), stored.last_seq)?;
     let relay = Relay::start(settings, Arc::new(OutboxStore(outbox.clone())), Feed(recorded));
 
@@ -87,7 +96,7 @@ async fn run(config: Checked) -> Result<(), Error> {
         controls.push(control);
     }
 
-    let metrics = Arc::new(metrics(&config));
+    let metrics = Arc::new(metrics(&config, &stored.routes));
     let (handle, commands) = admin::channel();
     let control = Control::new(&config, outbox.clone(), relay.status(), controls);
     let mut serving = JoinSet::new();
@@ -214,9 +223,11 @@ fn spool_folder(outbox: &Path) -> PathBuf {
     outbox.with_file_name(name)
 }
 
-fn metrics(config: &Checked) -> Metrics {
+/// Of former routes, too: they may hold events.
+fn metrics(config: &Checked, stored: &[StoredRoute]) -> Metrics {
     let sources: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
-    let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    let concerned = |route: &&StoredRoute| route.configured || route.unsettled.events > 0 || route.parked_events > 0;
+    let routes: Vec<&str> = stored.iter().filter(concerned).map(|route| route.name.as_str()).collect();
     Metrics::new(&sources, &routes)
 }
 

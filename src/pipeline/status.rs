@@ -29,6 +29,8 @@ pub(super) struct Parts<'a> {
     pub(super) outbox_max_bytes: u64,
     pub(super) outbox_state: State,
     pub(super) outbox: Stats,
+    /// Those of the config.
+    pub(super) routes: &'a [String],
     /// `None` when no process runs.
     pub(super) relay: Option<&'a RelayStatus>,
 }
@@ -38,7 +40,8 @@ impl Reporter {
         let now = Instant::now();
         let sources = parts.sources.iter().map(|source| source.board.read(|view| self.source(now, &source.name, view)));
         let sources = sources.collect();
-        let routes = parts.outbox.routes.iter().filter_map(|route| self.route(now, route, parts.relay)).collect();
+        let routes = parts.outbox.routes.iter().filter(|route| concerned(route, parts.routes));
+        let routes = routes.map(|route| self.route(now, route, parts.relay)).collect();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             running: parts.relay.is_some(),
@@ -71,18 +74,14 @@ impl Reporter {
         }
     }
 
-    /// `None` for a route that is no longer configured and has nothing left.
-    fn route(&mut self, now: Instant, stored: &RouteStats, relay: Option<&RelayStatus>) -> Option<RouteStatus> {
+    fn route(&mut self, now: Instant, stored: &RouteStats, relay: Option<&RelayStatus>) -> RouteStatus {
         let live = relay.and_then(|relay| relay.routes.iter().find(|route| route.route == stored.id));
-        if live.is_none() && relay.is_some() && stored.parked_events == 0 {
-            return None;
-        }
         let confirmed = live.map_or(0, |route| route.confirmed);
         let (state, detail) = match live {
             Some(route) => route_state(&route.state),
             None => (status::RouteState::NotRunning, None),
         };
-        Some(RouteStatus {
+        RouteStatus {
             name: stored.name.to_string(),
             state,
             unsettled: stored.unsettled.events,
@@ -90,12 +89,17 @@ impl Reporter {
             rate: self.rate(now, "route", &stored.name, confirmed),
             parked: stored.parked_events,
             detail,
-        })
+        }
     }
 
     fn rate(&mut self, now: Instant, kind: &str, name: &str, total: u64) -> f64 {
         self.rates.entry(format!("{kind} {name}")).or_default().per_second(now, total)
     }
+}
+
+/// A route that is no longer configured is of interest as long as something is left of it.
+fn concerned(route: &RouteStats, configured: &[String]) -> bool {
+    configured.iter().any(|name| **name == *route.name) || route.unsettled.events > 0 || route.parked_events > 0
 }
 
 fn source_state(view: &View) -> status::SourceState {

@@ -55,9 +55,9 @@ pub(crate) async fn prepare(client: &Client, wanted: &Wanted<'_>) -> Result<Opti
                 .with_help(format!("create it: {}", creation_sql(wanted, &tables))));
         }
         sql::rows(client, &operation, &creation_sql(wanted, &tables)).await?;
-        set_mark(client, wanted.publication, wanted.slot, Mark::Creating).await?;
         tracing::info!(publication = wanted.publication, tables = tables.len(), "created the publication");
-        return Ok(Some(Mark::Creating));
+        // No mark: a slot that is older than its publication was not made by a first run of ours.
+        return Ok(None);
     };
     check_operations(&found, wanted, &operation)?;
     if !found.pubviaroot && wanted.server_version >= 130_000 && !halved.is_empty() {

@@ -19,7 +19,11 @@ impl Checker<'_> {
         } else if !folder.is_dir() {
             self.problem(path, format!("the folder {shown} does not exist"), help);
         } else if rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_err() {
-            self.problem(path, format!("the folder {shown} cannot be written to by this user"), help);
+            self.problem(
+                path,
+                format!("the folder {shown} cannot be written to by this user"),
+                "change its owner, or run towpath as that",
+            );
         } else if file.exists() && fs::OpenOptions::new().append(true).open(file).is_err() {
             self.problem(path, "the file exists and cannot be written to by this user", "change its owner");
         }

@@ -18,7 +18,9 @@ pub(super) fn fault(url: &str, schemes: &[&str]) -> Option<String> {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, tail) = rest.split_at(end);
     let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
-    if user.is_some_and(|user| user.contains('@')) || tail.contains('@') && user.is_none() {
+    // A `/` in the password ends the authority early: what follows has another `@`.
+    let path = tail.split('?').next().unwrap_or_default();
+    if user.is_some_and(|user| user.contains('@')) || path.contains('@') || tail.contains('@') && user.is_none() {
         return Some("there is an `@` in the wrong place".into());
     }
     if tail.starts_with('#') {
@@ -95,6 +97,7 @@ mod tests {
             ("http://localhost", "must start with `amqp://` or `amqps://`"),
             ("amqp://u:hunter2/x@host", "`@` in the wrong place"),
             ("amqp://u:hun@ter2@host", "`@` in the wrong place"),
+            ("amqp://u:hunter2@ss/word@host", "`@` in the wrong place"),
             ("amqp://u:hunter2?x@host", "`@` in the wrong place"),
             ("amqp://u:hunter2#", "`#` in the wrong place"),
             ("amqp://u:hunter2%@host", "`%` is not followed"),

@@ -158,7 +158,7 @@ fn identity(table: &Table<'_>) -> Option<Finding> {
     let name = table.table.full_name();
     let set = |identity: &str| format!("ALTER TABLE {} REPLICA IDENTITY {identity};", table.table.sql_name());
     let owner = format!("the owner of {name} ({})", table.owner);
-    let breaks = "**once it is published, UPDATE and DELETE on it fail for every application**";
+    let breaks = "once it is published, UPDATE and DELETE on it fail for every application";
     let mend = if table.has_primary_key { "DEFAULT" } else { "FULL" };
     match table.table.identity {
         b'd' if !table.has_primary_key => {
