@@ -5,8 +5,9 @@
 #   make test-versions  the PostgreSQL tests on 10, 12, 14, 16 and 18, downloaded by npm
 #   make rounds         hundreds of rounds of random faults: ROUNDS=300, SEED=… replays
 #   make memory         the bounds of memory at full size: two million rows in one transaction, five million behind a dead broker
+#   make bench          beside Debezium's engine and the limits of the machine, an hour: BENCH='--cases drain,steady --runs 3'
 #   make demo           see it work, in under a minute
-.PHONY: test check test-versions rounds memory demo install
+.PHONY: test check test-versions rounds memory bench demo install
 
 # Cargo's tools that are not there are built into the build's own folder.
 tools := $(CURDIR)/target/tools
@@ -38,6 +39,12 @@ rounds: install
 memory: install
 	TOWPATH_TRANSACTION_ROWS=2000000 TOWPATH_BACKLOG_CHANGES=5000000 \
 		cargo nextest run --release --profile long --no-capture -E 'test(/^memory::/)'
+
+BENCH ?=
+bench: install
+	@case "$(BENCH)" in *--without-peers*) ;; *) bench/peers.sh ;; esac
+	@cargo build --release --package towpath --bin towpath --example bench
+	@cargo run --quiet --release --package towpath --example bench -- $(BENCH)
 
 demo: install
 	@cargo build --quiet --package towpath --bin towpath --example demo
