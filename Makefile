@@ -5,9 +5,10 @@
 #   make test-versions  the PostgreSQL tests on 10, 12, 14, 16 and 18, downloaded by npm
 #   make rounds         hundreds of rounds of random faults: ROUNDS=300, SEED=… replays
 #   make memory         the bounds of memory at full size: two million rows in one transaction, five million behind a dead broker
+#   make fuzz           every decoder of outside bytes, ten million times each: FUZZ_RUNS=…, FUZZ="pgoutput config"
 #   make bench          beside Debezium's engine and the limits of the machine, an hour: BENCH='--cases drain,steady --runs 3'
 #   make demo           see it work, in under a minute
-.PHONY: test check test-versions rounds memory bench demo install
+.PHONY: test check test-versions rounds memory fuzz bench demo install
 
 # Cargo's tools that are not there are built into the build's own folder.
 tools := $(CURDIR)/target/tools
@@ -39,6 +40,19 @@ rounds: install
 memory: install
 	TOWPATH_TRANSACTION_ROWS=2000000 TOWPATH_BACKLOG_CHANGES=5000000 \
 		cargo nextest run --release --profile long --no-capture -E 'test(/^memory::/)'
+
+# cargo-fuzz wants flags that only a nightly compiler, or this variable, allows. What is found is kept in fuzz/artifacts.
+FUZZ ?= $(patsubst fuzz/fuzz_targets/%.rs,%,$(wildcard fuzz/fuzz_targets/*.rs))
+FUZZ_RUNS ?= 10000000
+fuzz: export RUSTC_BOOTSTRAP = 1
+fuzz:
+	@cargo fuzz --version >/dev/null 2>&1 || RUSTC_BOOTSTRAP= cargo install --quiet --locked --debug --root $(tools) cargo-fuzz
+	@cargo fuzz build --sanitizer none
+	@for target in $(FUZZ); do \
+		mkdir -p target/fuzz-corpus/$$target && echo "$$target: $(FUZZ_RUNS) executions" && \
+		cargo fuzz run --sanitizer none $$target target/fuzz-corpus/$$target fuzz/corpus/$$target -- \
+			-runs=$(FUZZ_RUNS) -max_len=4096 -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 || exit 1; \
+	done
 
 BENCH ?=
 bench: install

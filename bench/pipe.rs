@@ -268,8 +268,9 @@ impl Pipe {
     /// A standby status update: what the broker has confirmed may be forgotten.
     fn tell(&mut self, server: &mut TcpStream) -> io::Result<()> {
         let confirmed = self.confirmed.load(Ordering::Acquire);
-        while let Some((_, lsn)) = self.commits.pop_front_if(|(sent, _)| *sent <= confirmed) {
-            self.confirmed_lsn = lsn;
+        while let Some((_, lsn)) = self.commits.front().filter(|(sent, _)| *sent <= confirmed) {
+            self.confirmed_lsn = *lsn;
+            self.commits.pop_front();
         }
         let lsn = self.confirmed_lsn.to_be_bytes();
         server.write_all(&framed(Some(b'd'), &[b"r", &lsn[..], &lsn, &lsn, &[0; 8], &[0]].concat()))

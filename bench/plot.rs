@@ -28,11 +28,11 @@ pub(crate) fn bars(runs: &[Run], figure: &str, unit: &str) -> String {
         for (name, [least, median, most]) in spreads {
             let middle = y + ROW / 2.0;
             let class = if name.starts_with("towpath") { "ours" } else { "other" };
-            let _ = write!(
+            let _ = writeln!(
                 rows,
                 "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{name}</text>\
                  <rect x=\"{LABELS}\" y=\"{}\" width=\"{:.1}\" height=\"{}\" class=\"{class}\"/>\
-                 <line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{middle}\" y2=\"{middle}\"/><text x=\"{:.1}\" y=\"{}\">{}</text>\n",
+                 <line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{middle}\" y2=\"{middle}\"/><text x=\"{:.1}\" y=\"{}\">{}</text>",
                 LABELS - 8.0,
                 middle + 4.0,
                 y + 3.0,

@@ -5,6 +5,8 @@ pub mod cli;
 pub mod config;
 pub mod event;
 mod failpoint;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod memory;
 pub mod outbox;
 pub mod pipeline;

@@ -31,7 +31,7 @@ pub fn load(file: &Path, environment: &Environment, purpose: Purpose) -> Result<
     load_text(&text, syntax, environment, purpose).map_err(|problems| ConfigError { file: file.into(), problems })
 }
 
-pub(super) fn load_text(
+pub(crate) fn load_text(
     text: &str,
     syntax: Syntax,
     environment: &Environment,

@@ -21,7 +21,7 @@ const ENTRIES_MAX: usize = 50_000;
 const DEPTH_MAX: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Syntax {
+pub(crate) enum Syntax {
     Yaml,
     Toml,
 }

@@ -25,7 +25,11 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use checked::Checked;
+#[cfg(any(test, fuzzing))]
+pub(crate) use load::load_text;
 pub use load::{Purpose, load};
+#[cfg(any(test, fuzzing))]
+pub(crate) use locate::Syntax;
 pub use problem::ConfigError;
 pub use schema::config_schema;
 

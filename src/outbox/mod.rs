@@ -45,6 +45,8 @@ pub use self::backlog::Tally;
 pub use self::error::OutboxError;
 pub use self::open::peek;
 pub use self::queue::{Moved, Parking, Permit, Record};
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::read::read_row;
 pub use self::read::{ParkedEvent, ParkedKey, RouteSet, Stretch};
 pub use self::stats::{RouteStats, State, Stats};
 

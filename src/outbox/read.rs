@@ -275,3 +275,39 @@ pub(super) fn resume_of(conn: &Connection, source: &str) -> rusqlite::Result<BTr
         .query_map([source], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect()
 }
+
+/// A row as an event and as a parked one, its columns made of these bytes: a type, a length, the content. For `fuzz/`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_row(mut bytes: &[u8]) {
+    use rusqlite::types::Value;
+    let mut column = || {
+        let Some(([kind, length], rest)) = bytes.split_first_chunk::<2>() else { return Value::Null };
+        let (content, rest) = rest.split_at(rest.len().min(usize::from(*length)));
+        bytes = rest;
+        let number = content.iter().fold(0i64, |number, byte| number << 8 | i64::from(*byte));
+        match kind % 5 {
+            0 => Value::Null,
+            1 => Value::Integer(number),
+            2 => Value::Real(number as f64),
+            3 => Value::Text(String::from_utf8_lossy(content).into_owned()),
+            _ => Value::Blob(content.to_vec()),
+        }
+    };
+    let columns: [Value; 12] = std::array::from_fn(|_| column());
+    thread_local! {
+        static MEMORY: Connection = Connection::open_in_memory().expect("memory is there");
+    }
+    MEMORY.with(|conn| {
+        let mut select =
+            conn.prepare_cached("SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?").expect("the statement is right");
+        let mut rows = select.query(rusqlite::params_from_iter(&columns)).expect("a row of parameters");
+        if let Ok(Some(row)) = rows.next() {
+            let mut batch = EventBatch::new();
+            if push_row(row, &mut batch).is_ok() {
+                assert_eq!(batch.len(), 1);
+                drop(format!("{:?}", batch.get(0).id));
+            }
+            drop(parked_of(row));
+        }
+    });
+}

@@ -33,6 +33,8 @@ pub use self::doctor::doctor;
 pub use self::status::{ConnectionState, RelayStatus, RouteState, RouteStatus};
 pub use self::store::{Feed, News, Parked, ParkedKey, Store, Stretch};
 pub use self::topology::Plan;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::wire::read_frames;
 pub use self::wire::{Endpoint, TlsSettings};
 use crate::config::model::{AfterParked, RabbitmqConfig, Unroutable};
 use crate::event::{RouteId, Seq};

@@ -106,6 +106,31 @@ pub(super) fn write_base64(value: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
+/// Whatever the bytes are: text comes out as JSON that reads back as the same text. For `fuzz/`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn write_every_form(bytes: &[u8]) {
+    for form in [Form::Verbatim, Form::Integer, Form::Float, Form::Plain, Form::Text, Form::Base64] {
+        let mut out = b"[".to_vec();
+        if form.write(bytes, &mut out).is_err() {
+            assert_eq!(out, b"[", "nothing is appended on an error");
+            continue;
+        }
+        out.push(b']');
+        match form {
+            Form::Text => {
+                let read: [String; 1] = serde_json::from_slice(&out).expect("a string reads back");
+                assert_eq!(read[0].as_bytes(), bytes);
+            }
+            Form::Base64 => {
+                let read: [String; 1] = serde_json::from_slice(&out).expect("a string reads back");
+                assert_eq!(STANDARD.decode(&read[0]).as_deref(), Ok(bytes));
+            }
+            // Of these the bytes are digits, or JSON already.
+            Form::Verbatim | Form::Integer | Form::Float | Form::Plain => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

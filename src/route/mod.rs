@@ -17,6 +17,11 @@ use towpath_contract::{Batch, TableSchema};
 
 use crate::event::EventBatch;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::json::write_every_form;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::plan::{Names, render};
+
 /// Turns one source's changes into events. One per source, owned by its task.
 pub struct Router {
     source: String,

@@ -13,6 +13,8 @@ pub mod decode;
 mod doctor;
 mod failure;
 mod feedback;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod monitor;
 mod open;
 mod pgpass;

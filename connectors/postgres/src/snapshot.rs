@@ -298,3 +298,32 @@ fn sees(seen: &mut Option<(u32, bool)>, chunk: &Chunk, xid: u32) -> bool {
         }
     }
 }
+
+/// Lines of COPY, for `fuzz/`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_copied(bytes: &[u8]) {
+    let Some((width, lines)) = bytes.split_first() else { return };
+    let width = usize::from(*width % 8);
+    let mut rows = rows::Rows::new(width);
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        if rows.push_copied(line).is_err() {
+            return;
+        }
+    }
+    let cells = (0..rows.len()).flat_map(|row| (0..width).map(move |column| (row, column)));
+    let bytes: usize = cells.filter_map(|(row, column)| rows.value(row, column)).map(<[u8]>::len).sum();
+    assert!(bytes <= lines.len(), "unescaped text is never longer");
+}
+
+/// A table's progress as it was recorded, for `fuzz/`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_stored(bytes: &[u8]) {
+    if let Ok(state) = state::TableState::parse("snapshot/public.t", bytes) {
+        let again = state.to_json().and_then(|json| state::TableState::parse("snapshot/public.t", &json));
+        // Not equal where a float is not a number.
+        assert!(again.is_ok());
+        if let Some(rule) = &state.drop {
+            drop(rule.until.parse().map(|until| view::View::parse(&rule.snapshot, until, 0)));
+        }
+    }
+}

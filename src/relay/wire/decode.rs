@@ -106,6 +106,27 @@ impl FrameReader {
     }
 }
 
+/// Bytes in pieces whose size the first byte gives, for `fuzz/`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn read_frames(bytes: &[u8]) {
+    let Some((piece, mut bytes)) = bytes.split_first() else { return };
+    let mut reader = FrameReader::new(64 << 10);
+    while !bytes.is_empty() {
+        let space = reader.space();
+        let count = space.len().min(usize::from(*piece) + 1).min(bytes.len());
+        space[..count].copy_from_slice(&bytes[..count]);
+        reader.filled(count);
+        bytes = &bytes[count..];
+        loop {
+            match reader.next() {
+                Ok(Some(frame)) => drop(format!("{frame:?}")),
+                Ok(None) => break,
+                Err(garbled) => return drop(garbled.to_string()),
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use amq_protocol::protocol::basic;

@@ -13,6 +13,8 @@ mod tls;
 
 pub(crate) use connection::{Connection, Turn};
 pub(crate) use decode::Incoming;
+#[cfg(any(test, fuzzing))]
+pub(crate) use decode::read_frames;
 pub(crate) use encode::{Content, FRAME_OVERHEAD_BYTES, HEADER_FIXED_BYTES, SHORT_STRING_BYTES_MAX, method, publish};
 pub use endpoint::Endpoint;
 pub(crate) use handshake::{FRAME_BYTES_MIN, open};

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::fuzzing::walk;
 
 fn bytes(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
@@ -42,21 +43,6 @@ fn samples() -> Vec<Vec<u8>> {
         bytes(&[b"A", &[0, 0, 0, 5], &[0, 0, 0, 6]]),
         bytes(&[b"A", &[0, 0, 0, 5], &[0, 0, 0, 6], &[0; 16]]),
     ]
-}
-
-/// Reads everything that a decoded message offers.
-fn walk(decoded: &Decoded<'_>) {
-    match &decoded.message {
-        Message::Relation(relation) => assert_eq!(relation.columns().count(), relation.columns().len()),
-        Message::Insert { new, .. } => assert_eq!(new.fields().count(), new.width()),
-        Message::Update { old, new, .. } => {
-            assert_eq!(new.fields().count(), new.width());
-            old.iter().for_each(|old| assert_eq!(old.tuple().fields().count(), old.tuple().width()));
-        }
-        Message::Delete { old, .. } => assert_eq!(old.tuple().fields().count(), old.tuple().width()),
-        Message::Truncate { relations } => assert!(relations.iter().count() < usize::MAX),
-        _ => {}
-    }
 }
 
 #[test]

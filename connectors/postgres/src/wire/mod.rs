@@ -344,6 +344,20 @@ fn unexpected(tag: u8, operation: &str) -> Error {
     Error::new(ErrorKind::Protocol, Action::Bug, operation, message)
 }
 
+/// What [`WalSender::peek`] and a conversation do with bytes, for `fuzz/`.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn take_apart(mut bytes: &[u8]) {
+    while let Ok(Some((message, length))) = first_message(bytes, STREAMING) {
+        // Reading them is all that matters.
+        match message.tag {
+            b'd' => drop(copy_frame(message.body)),
+            b'D' => drop(data_row(message.body)),
+            _ => drop(ServerError::parse(message.body).into_error(STREAMING)),
+        }
+        bytes = &bytes[length..];
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
