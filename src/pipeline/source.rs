@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
+use towpath_contract::planted;
 use towpath_contract::{
     Action, BATCH_BYTES, Batch, Capture, Error, KEEP_ALIVE_SECONDS_MAX, Position, SnapshotRequest, Source,
 };
@@ -313,6 +314,11 @@ impl Session {
         };
         task.board.set_state(SourceState::Capturing);
         failpoint!("pipeline.before_record");
+        if planted("acknowledge_before_fsync")
+            && let Some(position) = &self.batch.position
+        {
+            self.capture.recorded(position);
+        }
         let record = Record {
             source: task.name.clone(),
             identity: self.identity.clone(),

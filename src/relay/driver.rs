@@ -223,6 +223,11 @@ impl Driver {
                 match shard.paused_until() {
                     Some(until) if until <= now => {
                         shard.resume();
+                        if let Link::Up(session) = &mut self.link
+                            && shard.is_refused()
+                        {
+                            session.renew_channel(shard, now);
+                        }
                         self.ready.mark(index);
                         self.changed.mark(index);
                     }

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
+use towpath_contract::planted;
+
 use crate::event::{EventBatch, Place, Seq};
 
 /// A batch and, for each shard that has events in it, their indices.
@@ -115,6 +117,9 @@ impl Ring {
             let place = &mut self.counts[shard as usize];
             indices[*place as usize] = index as u32;
             *place += 1;
+        }
+        if planted("parallel_publish_of_a_key") {
+            groups.iter().for_each(|group| indices[group.start as usize..group.end as usize].reverse());
         }
         for group in &groups {
             self.counts[group.shard as usize] = 0;

@@ -275,7 +275,8 @@ impl Session {
                 ChannelState::Open => {
                     let sent = shard.window.oldest_unanswered_ms().map(|sent_ms| sent_ms.max(self.unblocked_ms));
                     if sent.is_some_and(|sent_ms| now_ms > sent_ms + confirm_timeout.as_millis() as u64) {
-                        self.close_channel(shard, now);
+                        self.close_channel(shard, now, "a confirm is overdue");
+                        shard.fall(Trouble::Unconfirmed);
                         changed.mark(index);
                     }
                 }
@@ -285,17 +286,19 @@ impl Session {
         Ok(())
     }
 
-    /// A confirm is overdue. Only this route's channel is given up; a connection that is dead shows by its silence.
-    fn close_channel(&mut self, shard: &mut Shard, now: Instant) {
-        let close = channel::Close {
-            reply_code: CLOSED_BY_US,
-            reply_text: "a confirm is overdue".into(),
-            class_id: 0,
-            method_id: 0,
-        };
+    /// Another one is opened when the broker has closed it. Only this route's: a connection that is dead shows by its silence.
+    fn close_channel(&mut self, shard: &mut Shard, now: Instant, why: &str) {
+        let close = channel::Close { reply_code: CLOSED_BY_US, reply_text: why.into(), class_id: 0, method_id: 0 };
         method(self.connection.out(), shard.channel, AMQPClass::Channel(channel::AMQPMethod::Close(close)));
         shard.channel_state = ChannelState::Closing(now);
-        shard.fall(Trouble::Unconfirmed);
+    }
+
+    /// A channel of RabbitMQ remembers that a quorum queue was full, and is not told when the queue's limit is lifted: it would
+    /// go on refusing for good.
+    pub(super) fn renew_channel(&mut self, shard: &mut Shard, now: Instant) {
+        if shard.channel_state == ChannelState::Open {
+            self.close_channel(shard, now, "its events were refused");
+        }
     }
 
     /// Says goodbye, and waits for the answer, both within a bound.

@@ -9,6 +9,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use towpath_contract::planted;
+
 use self::returns::Returned;
 pub(super) use self::trouble::Trouble;
 use super::parked_keys::ParkedKeys;
@@ -237,6 +239,7 @@ impl Shard {
         if self.channel_state != ChannelState::Open {
             return Ok(()); // on its way when we closed the channel
         }
+        let answer = if planted("settle_on_a_nack") { Answer::Ack } else { answer };
         let before = self.window.unanswered();
         self.window.answer(tag, multiple, answer)?;
         if answer == Answer::Nack {
@@ -304,6 +307,9 @@ impl Shard {
 
     /// The first event that has to be published (again) is the one after this.
     pub(super) fn done_through(&self) -> Seq {
+        if planted("settle_before_confirm") {
+            return self.source.taken();
+        }
         self.window.front().map_or(self.source.taken(), |entry| entry.seq - 1)
     }
 
@@ -314,7 +320,7 @@ impl Shard {
     }
 
     fn rewind(&mut self) {
-        let through = self.done_through();
+        let through = if planted("retry_skips_the_prefix") { self.source.taken() } else { self.done_through() };
         self.source.rewind(through);
         match std::mem::take(&mut self.refreshing) {
             true => self.keys.forget(),
@@ -375,6 +381,11 @@ impl Shard {
             Flow::Paused(until) => Some(until),
             _ => None,
         }
+    }
+
+    /// The broker answered its last event by a nack.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self.trouble, Some((Trouble::Nacked, _)))
     }
 
     pub(super) fn resume(&mut self) {

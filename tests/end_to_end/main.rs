@@ -6,6 +6,7 @@ mod delivery;
 mod examples;
 mod memory;
 mod outage;
+mod planted;
 mod rig;
 mod rounds;
 mod workload;

@@ -7,6 +7,7 @@ mod batch;
 mod config;
 mod error;
 mod pattern;
+mod planted;
 mod position;
 mod schema;
 mod source;
@@ -15,6 +16,7 @@ pub use batch::{Batch, Change, Op, Row, RowBuilder, StateEntry, Transaction, Val
 pub use config::{ByteSize, Secret, Span};
 pub use error::{Action, Error, ErrorKind, Result};
 pub use pattern::TablePattern;
+pub use planted::planted;
 pub use position::Position;
 pub use schema::{Column, KeyKind, Kind, TableSchema, TableVersion};
 pub use source::{

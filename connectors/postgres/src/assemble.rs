@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use towpath_contract::{Action, Batch, Error, ErrorKind, Op, Result, TableSchema, Transaction, Value};
 
+use towpath_contract::planted;
+
 use crate::decode::{Field, Message, Oids, Old, Tuple};
 use crate::position::{LogPosition, Lsn};
 use crate::relation::{Relation, Relations, message_table};
@@ -331,12 +333,24 @@ impl Assembler {
     /// The change's table, if the change at this position is to be delivered.
     fn wanted(&mut self, oid: u32, position: LogPosition) -> Result<Option<Arc<Relation>>> {
         let xid = self.open()?.xid;
+        let new = self.is_new(position);
         let relation = self
             .relations
             .get(oid)
             .ok_or_else(|| disorder("a change of a table came before the table's description"))?;
         let dropped = self.snapshotter.as_ref().is_some_and(|snapshotter| snapshotter.drops(xid, oid));
-        Ok((relation.captured && position > self.resume && !dropped).then(|| relation.clone()))
+        Ok((relation.captured && new && !dropped).then(|| relation.clone()))
+    }
+
+    /// Not yet recorded.
+    fn is_new(&self, position: LogPosition) -> bool {
+        if planted("lsn_only_resume") {
+            return position.commit > self.resume.commit;
+        }
+        if planted("position_off_by_one") {
+            return position > LogPosition { index: self.resume.index + 1, ..self.resume };
+        }
+        position > self.resume
     }
 
     /// Shows the row that carries the old key to the snapshot: a row that it holds for this key may have to go first.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode, SslNegotiation, TargetSessionAttrs};
+use towpath_contract::planted;
 use towpath_contract::{Error, ErrorKind, Result, Secret};
 
 use crate::config::{PostgresConfig, TlsConfig, TlsMode};
@@ -95,6 +96,9 @@ impl Target {
 
     /// Connects to the first host that answers, in the order of the URL.
     pub(crate) async fn connect(&self) -> Result<(Server, tokio_postgres::Client)> {
+        if planted("secret_in_a_debug_line") {
+            tracing::debug!(password = ?self.login.password.as_ref().map(Secret::reveal), "connecting");
+        }
         let mut last = None;
         for (index, (host, port)) in self.hosts.iter().enumerate() {
             for address in self.addresses(index, host, *port).await? {

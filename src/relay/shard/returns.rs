@@ -2,6 +2,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use towpath_contract::planted;
+
 use super::{Flow, Shard, Trouble};
 use crate::config::model::{AfterParked, Unroutable};
 use crate::event::Seq;
@@ -21,7 +23,7 @@ pub(super) struct Returned {
 impl Shard {
     /// A `basic.return`; its header follows and says which message it is.
     pub(in crate::relay) fn return_begins(&mut self, exchange: &str, routing_key: &str, reason: &str) {
-        if self.channel_state != ChannelState::Open {
+        if self.channel_state != ChannelState::Open || planted("ignore_a_return") {
             return;
         }
         self.counts.returned += 1;

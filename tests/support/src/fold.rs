@@ -43,6 +43,8 @@ pub struct Checker {
     tables: BTreeMap<String, TableState>,
     /// A hash of each event's bytes, by its id.
     seen: HashMap<String, u64>,
+    /// A hash of each event's id, by a hash of its sequence.
+    ids: HashMap<u64, u64>,
     /// The sequence of the newest event of each key.
     newest: HashMap<String, String>,
     refusals_expected: bool,
@@ -92,6 +94,7 @@ impl Checker {
         Checker {
             tables: states,
             seen: HashMap::new(),
+            ids: HashMap::new(),
             newest: HashMap::new(),
             refusals_expected: false,
             report: Report::default(),
@@ -155,6 +158,10 @@ impl Checker {
         let sequence = delivery.headers.get("cloudEvents:sequence").cloned().unwrap_or_default();
         if sequence.is_empty() {
             return self.violation(format!("{}: no header cloudEvents:sequence", delivery.message_id));
+        }
+        let id = hash(&delivery.message_id);
+        if self.ids.insert(hash(&sequence), id).is_some_and(|before| before != id) {
+            return self.violation(format!("{}: one change under two ids", delivery.message_id));
         }
         if let Some(key) = &body.key {
             let key = format!("{} {}", body.table, state::key_text(key));
@@ -242,6 +249,12 @@ impl Checker {
     pub fn report(&self) -> &Report {
         &self.report
     }
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]

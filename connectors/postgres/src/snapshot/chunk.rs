@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use towpath_contract::planted;
 use towpath_contract::{Batch, Error, Op, Position, Result, TableSchema, Transaction, Value};
 
 use crate::catalog::Shape;
@@ -172,6 +173,11 @@ impl Chunk {
         let (rows, shape) = (&self.rows, &self.shape);
         let values = ranges.iter().enumerate().map(|(column, range)| match range {
             None => Value::Null,
+            Some(_)
+                if planted("snapshot_drops_large_value") && rows.value(row, column).is_some_and(|v| v.len() > 2000) =>
+            {
+                Value::Unavailable
+            }
             Some(_) if shape.types[column].plan == Plan::AsIs => {
                 Value::Data(rows.value(row, column).unwrap_or_default())
             }
