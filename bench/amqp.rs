@@ -53,18 +53,38 @@ pub(crate) fn publish_method(queue: &str) -> Vec<u8> {
     [&60u16.to_be_bytes()[..], &40u16.to_be_bytes(), &[0, 0], &short(""), &short(queue), &[0]].concat()
 }
 
-/// One persistent JSON message, smaller than a frame.
-pub(crate) fn message(out: &mut Vec<u8>, publish: &[u8], body: &[u8]) {
-    let mut header = [0u8; 32];
-    header[..2].copy_from_slice(&60u16.to_be_bytes());
-    header[4..12].copy_from_slice(&(body.len() as u64).to_be_bytes());
-    // content-type and delivery-mode are present.
-    header[12..14].copy_from_slice(&0x9000u16.to_be_bytes());
-    header[14] = 16;
-    header[15..31].copy_from_slice(b"application/json");
-    header[31] = 2;
+/// The properties of a persistent JSON message, with so many bytes of headers: none, or eight as a CloudEvent has.
+pub(crate) fn properties(header_bytes: usize) -> Vec<u8> {
+    const HEADERS: usize = 8;
+    const NAME: &str = "cloudEvents:attribute0";
+    // A name and its length, a type, a value and its length.
+    let value = (header_bytes / HEADERS).saturating_sub(1 + NAME.len() + 1 + 4);
+    let header = |number: usize| {
+        let name = short(&format!("{}{number}", &NAME[..NAME.len() - 1]));
+        [&name[..], b"S", &(value as u32).to_be_bytes(), &vec![b'h'; value]].concat()
+    };
+    let (flags, table) = match header_bytes {
+        0 => (0x9000u16, Vec::new()),
+        _ => {
+            let headers = (0..HEADERS).flat_map(header).collect::<Vec<u8>>();
+            (0xB000, [&(headers.len() as u32).to_be_bytes()[..], &headers].concat())
+        }
+    };
+    // content-type, headers, delivery-mode.
+    [&flags.to_be_bytes()[..], &short("application/json"), &table, &[2]].concat()
+}
+
+/// One message, smaller than a frame.
+pub(crate) fn message(out: &mut Vec<u8>, publish: &[u8], properties: &[u8], body: &[u8]) {
     frame(out, METHOD, CHANNEL, publish);
-    frame(out, HEADER, CHANNEL, &header);
+    out.push(HEADER);
+    out.extend_from_slice(&CHANNEL.to_be_bytes());
+    out.extend_from_slice(&(12 + properties.len() as u32).to_be_bytes());
+    out.extend_from_slice(&60u32.to_be_bytes()[2..]);
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&(body.len() as u64).to_be_bytes());
+    out.extend_from_slice(properties);
+    out.push(FRAME_END);
     frame(out, BODY, CHANNEL, body);
 }
 

@@ -54,15 +54,16 @@ impl Case {
         }
     }
 
-    /// Those that the case compares, in the order in which they take turns. `message_bytes`: of Towpath's messages, which the
-    /// bare pipe's are filled up to.
-    pub(crate) fn contestants(self, message_bytes: u64) -> Vec<Contestant> {
+    /// Those that the case compares, in the order in which they take turns. The bare pipe has as many bytes as a message of Towpath's
+    /// (`body`, and with properties `message`): all of them in the body, or with as many in headers.
+    pub(crate) fn contestants(self, body: u64, message: u64) -> Vec<Contestant> {
         use Contestant::{Debezium, DebeziumDefault, DebeziumPolling, Pipe, Towpath, TowpathDefault};
-        let pipe = Pipe { body_bytes: message_bytes };
+        let pipe = Pipe { body_bytes: message, header_bytes: 0 };
+        let pipe_with_headers = Pipe { body_bytes: body, header_bytes: message - body };
         match self {
             // Towpath twice: what differs between its two rows is noise.
-            Case::Drain => vec![Towpath, pipe, Debezium, Towpath, TowpathDefault, DebeziumDefault],
-            Case::Stream => vec![Towpath, pipe],
+            Case::Drain => vec![Towpath, pipe, pipe_with_headers, Debezium, Towpath, TowpathDefault, DebeziumDefault],
+            Case::Stream => vec![Towpath, pipe, pipe_with_headers],
             Case::Snapshot => vec![Towpath, Debezium],
             Case::Steady => vec![Towpath, pipe, DebeziumPolling { every_ms: 1 }, DebeziumDefault],
             Case::Start => vec![Towpath, pipe, Debezium],
@@ -98,14 +99,14 @@ async fn drain(
     let work = Work::Changes(world.slot(Some(slot)).await);
     let mut running = contestant::start(contestant, world, &work).await?;
     let meter = meter(&running, world);
-    let count = count(world, &mut running, &meter, changes).await?;
+    let count = count(world, &mut running, &meter, changes, kind).await?;
     count.figures(world, &meter, changes, kind).await
 }
 
 async fn snapshot(contestant: Contestant, world: &mut World, rows: u64) -> Result<Figures, String> {
     let mut running = contestant::start(contestant, world, &Work::Snapshot).await?;
     let meter = meter(&running, world);
-    let count = count(world, &mut running, &meter, rows).await?;
+    let count = count(world, &mut running, &meter, rows, QueueKind::Quorum).await?;
     count.figures(world, &meter, rows, QueueKind::Quorum).await
 }
 
@@ -124,7 +125,7 @@ async fn transaction(contestant: Contestant, world: &mut World, rows: u64) -> Re
     let before = meter.read();
     world.one_transaction(rows).await;
     let committed = Instant::now();
-    let count = count(world, &mut running, &meter, rows).await?;
+    let count = count(world, &mut running, &meter, rows, QueueKind::Quorum).await?;
     let mut figures = count.figures(world, &meter, rows, QueueKind::Quorum).await?;
     figures.set("connector_cpu_s_per_million", per_million(count.last.reading.since(&before).connector_cpu, rows));
     figures.set("commit_to_last_s", count.last.at.duration_since(committed).as_secs_f64());
@@ -152,22 +153,29 @@ const STILL_AT_MOST: Duration = Duration::from_secs(120);
 /// Time for what would be too much.
 const EXCESS_WITHIN: Duration = Duration::from_millis(500);
 
-async fn count(world: &World, running: &mut Running, meter: &Meter, wanted: u64) -> Result<Count, String> {
+async fn count(
+    world: &World,
+    running: &mut Running,
+    meter: &Meter,
+    wanted: u64,
+    kind: QueueKind,
+) -> Result<Count, String> {
     let mut first = None;
     let mut moved = (0, Instant::now());
     loop {
-        let depth = world.depth().await;
+        let depth = world.depth(kind).await;
         if depth >= wanted {
             let last = Moment { at: Instant::now(), depth, reading: meter.read() };
             tokio::time::sleep(EXCESS_WITHIN).await;
-            let depth = world.depth().await;
+            let depth = world.depth(kind).await;
             return match first {
-                Some(first) if depth == wanted => Ok(Count { first, last }),
+                // A stream numbers more than messages.
+                Some(first) if depth == wanted || kind == QueueKind::Stream => Ok(Count { first, last }),
                 Some(_) => Err(format!("{depth} events at the queue, expected {wanted}")),
                 None => Err("too few events to measure anything".into()),
             };
         }
-        if depth > 0 && first.is_none() {
+        if depth > 0 && depth < wanted && first.is_none() {
             first = Some(Moment { at: Instant::now(), depth, reading: meter.read() });
         }
         if depth != moved.0 {

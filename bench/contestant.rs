@@ -14,8 +14,8 @@ pub(crate) enum Contestant {
     Towpath,
     /// The config of a source, an outbox and a broker, and nothing else: by its topic exchange.
     TowpathDefault,
-    /// Bodies filled up to so many bytes.
-    Pipe { body_bytes: u64 },
+    /// Bodies filled up to so many bytes, and so many of headers.
+    Pipe { body_bytes: u64, header_bytes: u64 },
     /// Without schemas in its JSON, larger batches and queues.
     Debezium,
     /// As it comes.
@@ -29,7 +29,10 @@ impl Contestant {
         match self {
             Contestant::Towpath => "towpath".into(),
             Contestant::TowpathDefault => "towpath, default config".into(),
-            Contestant::Pipe { body_bytes } => format!("bare pipe, {body_bytes} bytes"),
+            Contestant::Pipe { body_bytes, header_bytes: 0 } => format!("bare pipe, {body_bytes} bytes"),
+            Contestant::Pipe { body_bytes, header_bytes } => {
+                format!("bare pipe, {body_bytes} bytes and {header_bytes} of headers")
+            }
             Contestant::Debezium => "debezium, tuned".into(),
             Contestant::DebeziumDefault => "debezium, default config".into(),
             Contestant::DebeziumPolling { every_ms } => format!("debezium, tuned, poll.interval.ms={every_ms}"),
@@ -96,12 +99,17 @@ pub(crate) async fn start(contestant: Contestant, world: &World, work: &Work) ->
         Contestant::Towpath | Contestant::TowpathDefault => {
             Process::Towpath(Box::new(towpath(contestant, world, work).await?))
         }
-        Contestant::Pipe { body_bytes } => {
+        Contestant::Pipe { body_bytes, header_bytes } => {
             let Work::Changes(slot) = work else { return Err("the bare pipe takes no snapshots".into()) };
             let this = std::env::current_exe().map_err(|error| error.to_string())?;
             let mut command = Command::new(this);
             command.arg("pipe").arg(world.postgres.port().to_string()).args([&slot.name, PUBLICATION]);
-            command.args([world.rabbit.port().to_string(), QUEUE.into(), body_bytes.to_string()]);
+            command.args([
+                world.rabbit.port().to_string(),
+                QUEUE.into(),
+                body_bytes.to_string(),
+                header_bytes.to_string(),
+            ]);
             Process::Other(spawn(command, folder.path())?)
         }
         Contestant::Debezium | Contestant::DebeziumDefault | Contestant::DebeziumPolling { .. } => {

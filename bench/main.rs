@@ -10,7 +10,7 @@ mod record;
 mod steady;
 mod world;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use case::{Case, Size};
@@ -97,18 +97,18 @@ async fn bench(arguments: &Arguments) -> Result<(), String> {
     if cases.contains(&Case::Snapshot) {
         world.load_snapshot_table(size.snapshot).await;
     }
-    fresh_folder(&arguments.results)?;
-    let mut results = Results { folder: &arguments.results, setting: setting(&world).await, runs: Vec::new() };
+    let titles: Vec<String> = cases.iter().map(|case| case.title(&size)).collect();
+    let mut results = Results::open(&arguments.results, setting(&world).await, &titles)?;
 
     // Not counted: caches are warm then, and the size of Towpath's messages is known.
     eprintln!("a first run, to warm up …");
     let warm_up = Case::Drain.run(Contestant::Towpath, &mut world, &size).await?;
-    let message_bytes = warm_up.get("message_bytes").unwrap_or(0.0) as u64;
+    let [body, message] = ["body_bytes", "message_bytes"].map(|name| warm_up.get(name).unwrap_or(0.0) as u64);
     let mut failed = Vec::new();
     for case in cases {
         for round in 1..=arguments.runs {
             let mut again = false;
-            for contestant in case.contestants(message_bytes) {
+            for contestant in case.contestants(body, message) {
                 if arguments.without_peers && contestant.is_debezium() {
                     continue;
                 }
@@ -123,19 +123,9 @@ async fn bench(arguments: &Arguments) -> Result<(), String> {
                 }
             }
         }
-        results.write()?;
     }
     eprintln!("results: {}", arguments.results.join("table.md").display());
     if failed.is_empty() { Ok(()) } else { Err(format!("runs that failed:\n{}", failed.join("\n"))) }
-}
-
-fn fresh_folder(folder: &Path) -> Result<(), String> {
-    let said = |error: std::io::Error| format!("{}: {error}", folder.display());
-    std::fs::create_dir_all(folder).map_err(said)?;
-    match std::fs::remove_file(folder.join("runs.jsonl")) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(said(error)),
-        _ => Ok(()),
-    }
 }
 
 /// What was measured on.

@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
     queue: String,
     /// Bodies are filled up to this.
     body_bytes: usize,
+    /// Of headers besides.
+    header_bytes: usize,
 }
 
 /// Unconfirmed messages at a time.
@@ -38,6 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
     let mut pipe = Pipe {
         broker,
         publish: amqp::publish_method(&arguments.queue),
+        properties: amqp::properties(arguments.header_bytes),
         body_bytes: arguments.body_bytes,
         confirmed,
         relations: HashMap::new(),
@@ -182,6 +185,7 @@ struct Relation {
 struct Pipe {
     broker: TcpStream,
     publish: Vec<u8>,
+    properties: Vec<u8>,
     body_bytes: usize,
     confirmed: Arc<AtomicU64>,
     relations: HashMap<u64, Relation>,
@@ -254,7 +258,7 @@ impl Pipe {
             json.push(b'"');
         }
         json.push(b'}');
-        amqp::message(&mut self.out, &self.publish, json);
+        amqp::message(&mut self.out, &self.publish, &self.properties, json);
         self.sent += 1;
         if self.out.len() > WRITE_BYTES { self.flush() } else { Ok(()) }
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +32,8 @@ pub(crate) struct Run {
     pub(crate) figures: Figures,
 }
 
+const DATA: &str = "runs.jsonl";
+
 pub(crate) struct Results<'a> {
     pub(crate) folder: &'a Path,
     /// The machine, the versions, the settings.
@@ -41,20 +42,28 @@ pub(crate) struct Results<'a> {
 }
 
 impl Results<'_> {
-    pub(crate) fn add(&mut self, run: Run) -> Result<(), String> {
-        let line = serde_json::to_string(&run).map_err(|error| error.to_string())?;
-        println!("{line}");
-        self.runs.push(run);
-        let path = self.folder.join("runs.jsonl");
-        let file = fs::OpenOptions::new().create(true).append(true).open(&path);
-        file.and_then(|mut file| writeln!(file, "{line}")).map_err(|error| format!("{}: {error}", path.display()))
+    /// Earlier runs of other cases stay; those of `cases` are made anew.
+    pub(crate) fn open<'a>(folder: &'a Path, setting: String, cases: &[String]) -> Result<Results<'a>, String> {
+        fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let text = fs::read_to_string(folder.join(DATA)).unwrap_or_default();
+        let runs = text.lines().map(serde_json::from_str).collect::<Result<Vec<Run>, _>>();
+        let mut runs = runs.map_err(|error| format!("{DATA}: {error}; remove it"))?;
+        runs.retain(|run| !cases.contains(&run.case));
+        Ok(Results { folder, setting, runs })
     }
 
-    pub(crate) fn write(&self) -> Result<(), String> {
+    pub(crate) fn add(&mut self, run: Run) -> Result<(), String> {
+        println!("{}", line(&run)?);
+        self.runs.push(run);
+        self.write()
+    }
+
+    fn write(&self) -> Result<(), String> {
         let write = |name: &str, text: String| {
             let path = self.folder.join(name);
             fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
         };
+        write(DATA, self.runs.iter().map(|run| Ok(line(run)? + "\n")).collect::<Result<String, String>>()?)?;
         write("table.md", self.table())?;
         write("rates.svg", crate::plot::bars(&self.runs, "events_per_second", "events per second"))
     }
@@ -78,6 +87,10 @@ impl Results<'_> {
         }
         page
     }
+}
+
+fn line(run: &Run) -> Result<String, String> {
+    serde_json::to_string(run).map_err(|error| error.to_string())
 }
 
 type Contestants<'a> = Vec<(&'a str, Vec<&'a Figures>)>;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use towpath_test_support::lapin::options::{BasicGetOptions, QueueDeclareOptions};
+use futures_util::StreamExt;
+use towpath_test_support::lapin::options::{
+    BasicConsumeOptions, BasicGetOptions, BasicQosOptions, QueueDeclareOptions,
+};
 use towpath_test_support::lapin::types::{AMQPValue, FieldTable};
 use towpath_test_support::lapin::{self, Channel};
 use towpath_test_support::{Postgres, QueueKind, RabbitMq, eventually};
@@ -30,8 +33,7 @@ pub(crate) struct World {
     pub(crate) rabbit: RabbitMq,
     pub(crate) broker_pid: u32,
     channel: Channel,
-    /// The channel lives as long as it.
-    _connection: lapin::Connection,
+    connection: lapin::Connection,
     slots: u32,
 }
 
@@ -48,7 +50,7 @@ impl World {
         postgres
             .sql("INSERT INTO orders SELECT g, g % 1000, 'new', g::numeric / 7, repeat('x', 200), clock_timestamp() FROM generate_series(1, 12) g")
             .await;
-        World { postgres, rabbit, broker_pid, channel, _connection: connection, slots: 0 }
+        World { postgres, rabbit, broker_pid, channel, connection, slots: 0 }
     }
 
     /// Transactions of ten changes with a note of 200 bytes. The second slot begins before the last `last` changes.
@@ -141,8 +143,41 @@ impl World {
         self.rabbit.declare_queue(QUEUE, kind).await;
     }
 
-    /// Messages in the queue, as its leader counts them.
-    pub(crate) async fn depth(&self) -> u64 {
+    /// Messages in the queue. A stream's own count lags by seconds: its last message is looked at instead.
+    pub(crate) async fn depth(&self, kind: QueueKind) -> u64 {
+        match kind {
+            QueueKind::Stream => self.last_offset().await.map_or(0, |offset| offset + 1),
+            _ => self.count().await,
+        }
+    }
+
+    async fn last_offset(&self) -> Option<u64> {
+        const QUIET: Duration = Duration::from_millis(20);
+        let channel = self.connection.create_channel().await.expect("the broker gives channels");
+        channel.basic_qos(1000, BasicQosOptions::default()).await.expect("the broker takes a prefetch");
+        let mut from = FieldTable::default();
+        from.insert("x-stream-offset".into(), AMQPValue::LongString("last".into()));
+        let options = BasicConsumeOptions::default();
+        let consumer = channel.basic_consume(QUEUE.into(), "".into(), options, from).await;
+        let mut consumer = consumer.expect("the stream is there");
+        let mut last = None;
+        // The last chunk, message by message.
+        while let Ok(Some(Ok(delivery))) = tokio::time::timeout(QUIET, consumer.next()).await {
+            let headers = delivery.properties.headers().as_ref().and_then(|table| table.inner().get("x-stream-offset"));
+            last = match headers {
+                Some(AMQPValue::LongLongInt(offset)) => Some(*offset as u64),
+                _ => last,
+            };
+            // Messages that come later belong to later looks.
+            if delivery.delivery_tag >= 1000 {
+                break;
+            }
+        }
+        let _ = channel.close(200, "looked".into()).await;
+        last
+    }
+
+    async fn count(&self) -> u64 {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let queue = self.channel.queue_declare(QUEUE.into(), options, FieldTable::default()).await;
         queue.expect("the queue is there").message_count().into()

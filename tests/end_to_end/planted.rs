@@ -324,3 +324,24 @@ async fn get(rig: &Rig, path: &str) -> (u16, String) {
     let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
     (status, answer)
 }
+
+/// A bug that no scenario knows is not caught.
+#[test]
+fn every_bug_that_can_be_planted_is_caught_by_a_scenario() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut folders = vec![root.join("src"), root.join("connectors")];
+    let mut bugs = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+            let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            bugs.extend(text.split("planted(\"").skip(1).filter_map(|part| Some(part.split('"').next()?.to_owned())));
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    assert!(bugs.len() >= 13, "{bugs:?}");
+    let scenarios = include_str!("planted.rs");
+    bugs.retain(|bug| !scenarios.contains(&format!("(\"{bug}\", ")));
+    assert_eq!(bugs, [""; 0]);
+}

@@ -108,7 +108,7 @@ pub enum TlsMode {
 pub struct SnapshotConfig {
     /// `initial` (default): the tables' rows are read once, on the first run and when a table is added. `never`: only changes.
     pub mode: SnapshotMode,
-    /// Rows per chunk. Default 10000, 1 to 1000000. A chunk also ends at 4 MiB of row data.
+    /// Rows per chunk. Default 10000, 1 to 1000000. A chunk also ends at 1 MiB of row data.
     pub chunk_rows: u32,
     /// At most this many rows per second, to spare the database. Default: no limit.
     pub rows_per_second_max: Option<u32>,

@@ -266,12 +266,13 @@ impl Server {
                 return Err(Error::operator(ErrorKind::Setup, OPERATION, "the server is older than PostgreSQL 10")
                     .with_help("logical replication by pgoutput needs PostgreSQL 10 or newer"));
             }
-            if version >= 140_000 {
-                client
-                    .batch_execute("SET idle_session_timeout = 0")
-                    .await
-                    .map_err(|error| failure::sql(error, OPERATION))?;
-            }
+            // Settings that not every version has. Compiling a query of the catalogue takes half a second, running it none.
+            let settings = match version {
+                140_000.. => "SET jit = off; SET idle_session_timeout = 0",
+                110_000.. => "SET jit = off",
+                _ => "",
+            };
+            client.batch_execute(settings).await.map_err(|error| failure::sql(error, OPERATION))?;
             Ok((Server { version, ..self.clone() }, client))
         };
         self.in_time(opening).await

@@ -21,7 +21,7 @@ use crate::sql;
 use crate::types::TypeCatalog;
 
 /// A chunk ends when its rows hold this much; the row that crosses it is still in.
-const CHUNK_BYTES: usize = 4 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 /// Rows of a table's first chunk, as long as the size of its rows is not known.
 const FIRST_CHUNK_ROWS: usize = 1_000;
 
