@@ -112,9 +112,11 @@ impl Metrics {
                     series.show(source);
                 }
             }
-            for route in &status.routes {
-                if let Some((_, series)) = self.routes.iter().find(|(name, _)| *name == route.name) {
-                    series.show(route, matches!(status.broker.state, BrokerState::Up));
+            for (name, series) in &self.routes {
+                // A former route is left out of the status once nothing is left of it.
+                match status.routes.iter().find(|route| route.name == *name) {
+                    Some(route) => series.show(route, matches!(status.broker.state, BrokerState::Up)),
+                    None => series.is_gone(),
                 }
             }
         }
@@ -228,6 +230,12 @@ impl SourceSeries {
 }
 
 impl RouteSeries {
+    fn is_gone(&self) {
+        for series in [&self.unsettled, &self.parked, &self.running] {
+            series.set(0.0);
+        }
+    }
+
     fn show(&self, route: &RouteStatus, broker_up: bool) {
         self.published.inner().store(route.published_total, Ordering::Relaxed);
         self.unsettled.set(route.unsettled as f64);

@@ -20,7 +20,7 @@ use super::{Environment, interpolate, overrides, schema, shape};
 pub enum Purpose {
     /// To run on it, now or later: what must be written to can be.
     Run,
-    /// To ask a process that runs on it, as another user perhaps.
+    /// To ask a process that runs on it: its outbox need not be writable to us.
     Ask,
 }
 

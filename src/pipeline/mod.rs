@@ -78,9 +78,8 @@ async fn run(config: Checked) -> Result<(), Error> {
     for source in stored.sources.keys().filter(|name| !configured(name)) {
         warn!(
             source,
-            "the config no longer has this source. What it left in its system stays there: a replication slot of PostgreSQL keeps the \
-             server's log until it is dropped (SELECT pg_drop_replication_slot('towpath_{}'))",
-            source.replace('-', "_")
+            "the config no longer has this source. What it made in its system stays there, and may keep the system's log: the \
+             replication slot of a PostgreSQL source is in pg_replication_slots. Drop it there if nobody reads from it"
         );
     }
     let settings = Settings::new(&config.broker, relay_routes(&config, &stored.routes), stored.last_seq)?;
@@ -175,8 +174,7 @@ fn relay_routes(config: &Checked, stored: &[StoredRoute]) -> Vec<relay::RouteSet
             exchange: configured.map(|route| route.exchange.clone()).filter(|name| !name.contains("{{")),
         }
     };
-    let concerned = |route: &&StoredRoute| route.configured || route.unsettled.events > 0 || route.parked_events > 0;
-    stored.iter().filter(concerned).map(setup).collect()
+    stored.iter().filter(|route| is_of_interest(route)).map(setup).collect()
 }
 
 fn source_task(
@@ -223,11 +221,15 @@ fn spool_folder(outbox: &Path) -> PathBuf {
     outbox.with_file_name(name)
 }
 
-/// Of former routes, too: they may hold events.
+/// A former route is, as long as it holds events.
+fn is_of_interest(route: &StoredRoute) -> bool {
+    route.configured || route.unsettled.events > 0 || route.parked_events > 0
+}
+
 fn metrics(config: &Checked, stored: &[StoredRoute]) -> Metrics {
     let sources: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
-    let concerned = |route: &&StoredRoute| route.configured || route.unsettled.events > 0 || route.parked_events > 0;
-    let routes: Vec<&str> = stored.iter().filter(concerned).map(|route| route.name.as_str()).collect();
+    let routes: Vec<&str> =
+        stored.iter().filter(|route| is_of_interest(route)).map(|route| route.name.as_str()).collect();
     Metrics::new(&sources, &routes)
 }
 

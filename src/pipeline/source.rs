@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
-use towpath_contract::planted;
 use towpath_contract::{
-    Action, BATCH_BYTES, Batch, Capture, Error, KEEP_ALIVE_SECONDS_MAX, Position, SnapshotRequest, Source,
+    Action, BATCH_BYTES, Batch, Capture, Error, KEEP_ALIVE_SECONDS_MAX, Position, SnapshotRequest, Source, planted,
 };
 use tracing::{error, info, warn};
 

@@ -296,7 +296,8 @@ impl Session {
     /// A channel of RabbitMQ remembers that a quorum queue was full, and is not told when the queue's limit is lifted: it would
     /// go on refusing for good.
     pub(super) fn renew_channel(&mut self, shard: &mut Shard, now: Instant) {
-        if shard.channel_state == ChannelState::Open {
+        // A broker that blocks us would not answer.
+        if shard.channel_state == ChannelState::Open && self.blocked.is_none() {
             self.close_channel(shard, now, "its events were refused");
         }
     }

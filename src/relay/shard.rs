@@ -383,7 +383,7 @@ impl Shard {
         }
     }
 
-    /// The broker answered its last event by a nack.
+    /// It waits because the broker answered an event by a nack.
     pub(super) fn is_refused(&self) -> bool {
         matches!(self.trouble, Some((Trouble::Nacked, _)))
     }

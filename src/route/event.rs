@@ -4,8 +4,7 @@
 
 use std::io::Write as _;
 
-use towpath_contract::planted;
-use towpath_contract::{Change, KeyKind, Op, Row, Value};
+use towpath_contract::{Change, KeyKind, Op, Row, Value, planted};
 
 use super::json::{write_base64, write_string};
 use super::plan::{ColumnPlan, RoutePlan, TablePlan};

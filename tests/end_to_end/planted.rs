@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use towpath_test_support::tokio_postgres::Client;
-use towpath_test_support::{Checker, Report, Towpath, TowpathBuilder, try_eventually};
+use towpath_test_support::{Checker, Report, Towpath, TowpathBuilder, eventually, try_eventually};
 
 use crate::rig::{PATIENCE, QUEUE, Rig};
 
@@ -64,15 +64,37 @@ impl Plant {
             }
         })
         .await;
-        judged.map_or_else(|last| broken(&last.unwrap_or_default()), |report| broken(&report))
+        match judged {
+            Ok(report) => broken(&report),
+            // Judged by what came, once nothing more is to come: late is not lost.
+            Err(_) => {
+                self.dry(rig, checker).await;
+                broken(checker.compare(client).await)
+            }
+        }
+    }
+
+    /// Receives until Towpath has nothing unsettled, and nothing more comes.
+    async fn dry(&self, rig: &mut Rig, checker: &mut Checker) {
+        eventually("Towpath to have settled everything", PATIENCE, async || {
+            rig.inbox.pump().await;
+            let came = rig.inbox.take();
+            came.iter().for_each(|delivery| checker.add(delivery));
+            let metrics = get(rig, "/metrics").await.1;
+            let settled = metrics.lines().any(|line| line.starts_with("towpath_outbox_unsettled_events 0"));
+            if settled && came.is_empty() { Ok(()) } else { Err(came.len()) }
+        })
+        .await;
     }
 }
 
 /// (1) the consumer's rows are the source's; (4) an id has one content, a change one id; (5) order per key.
 fn broken(report: &Report) -> Vec<Broken> {
-    let numbered = |line: &String| {
-        let number = if line.contains("two contents") || line.contains("two ids") { 4 } else { 5 };
-        (number, line.clone())
+    let numbered = |line: &String| match line {
+        line if line.contains("two contents") || line.contains("two ids") => (4, line.clone()),
+        line if line.contains("came after") => (5, line.clone()),
+        // Of no number: no planted bug is expected to show so.
+        line => (0, line.clone()),
     };
     let violations = report.violations.iter().map(numbered);
     violations.chain(report.differences.iter().map(|line| (1, line.clone()))).collect()
@@ -90,7 +112,8 @@ async fn started(rig: &Rig, plant: &Plant) -> Towpath {
 async fn a_place_within_a_transaction_is_found_again() {
     catches(&[("lsn_only_resume", 1), ("position_off_by_one", 1)], async |plant| {
         let mut rig = Rig::new().await;
-        rig.postgres.sql(TABLE).await;
+        // Narrow rows: hundreds share an address, and hardly a batch ends with the last of them.
+        rig.postgres.sql("CREATE TABLE t (id int PRIMARY KEY)").await;
         let mut towpath = plant.into(rig.towpath("postgres", "")).run();
         towpath.wait_for_log("capturing", PATIENCE).await;
         assert!(towpath.terminate(PATIENCE).await.success());
@@ -105,7 +128,7 @@ async fn a_place_within_a_transaction_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_streamed_in_progress_keeps_its_rows() {
+async fn a_transaction_in_progress_keeps_its_rows() {
     catches(&[("rows_lost_at_stream_stop", 1)], async |plant| {
         let mut rig = Rig::new().await;
         rig.postgres.configure("logical_decoding_work_mem = '64kB'");
@@ -252,6 +275,11 @@ async fn health_tells_the_truth() {
         let rig = Rig::new().await;
         rig.postgres.sql(TABLE).await;
         let _towpath = started(&rig, plant).await;
+        eventually("/readyz to be green", PATIENCE, async || match get(&rig, "/readyz").await {
+            (200, _) => Ok(()),
+            other => Err(other),
+        })
+        .await;
         rig.broker_link.refuse();
         rig.broker_link.cut();
         let told = try_eventually(plant.patience(), async || {

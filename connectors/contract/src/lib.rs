@@ -16,6 +16,7 @@ pub use batch::{Batch, Change, Op, Row, RowBuilder, StateEntry, Transaction, Val
 pub use config::{ByteSize, Secret, Span};
 pub use error::{Action, Error, ErrorKind, Result};
 pub use pattern::TablePattern;
+#[doc(hidden)]
 pub use planted::planted;
 pub use position::Position;
 pub use schema::{Column, KeyKind, Kind, TableSchema, TableVersion};

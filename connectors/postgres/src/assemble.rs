@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use towpath_contract::{Action, Batch, Error, ErrorKind, Op, Result, TableSchema, Transaction, Value};
-
-use towpath_contract::planted;
+use towpath_contract::{Action, Batch, Error, ErrorKind, Op, Result, TableSchema, Transaction, Value, planted};
 
 use crate::decode::{Field, Message, Oids, Old, Tuple};
 use crate::position::{LogPosition, Lsn};

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode, SslNegotiation, TargetSessionAttrs};
-use towpath_contract::planted;
-use towpath_contract::{Error, ErrorKind, Result, Secret};
+use towpath_contract::{Error, ErrorKind, Result, Secret, planted};
 
 use crate::config::{PostgresConfig, TlsConfig, TlsMode};
 use crate::pgpass::{self, Wanted};

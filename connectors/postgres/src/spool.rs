@@ -10,8 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use towpath_contract::planted;
-use towpath_contract::{ByteSize, Error, ErrorKind, Result};
+use towpath_contract::{ByteSize, Error, ErrorKind, Result, planted};
 
 use crate::position::Lsn;
 

@@ -19,8 +19,12 @@ pub(super) fn fault(url: &str, schemes: &[&str]) -> Option<String> {
     let (authority, tail) = rest.split_at(end);
     let (user, hosts) = authority.rsplit_once('@').map_or((None, authority), |(user, hosts)| (Some(user), hosts));
     // A `/` in the password ends the authority early: what follows has another `@`.
-    let path = tail.split('?').next().unwrap_or_default();
-    if user.is_some_and(|user| user.contains('@')) || path.contains('@') || tail.contains('@') && user.is_none() {
+    // The value of a parameter may hold one.
+    let before_values = tail.split('=').next().unwrap_or_default();
+    if user.is_some_and(|user| user.contains('@'))
+        || before_values.contains('@')
+        || tail.contains('@') && user.is_none()
+    {
         return Some("there is an `@` in the wrong place".into());
     }
     if tail.starts_with('#') {

@@ -5,8 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use towpath_contract::planted;
-use towpath_contract::{Batch, Error, Op, Position, Result, TableSchema, Transaction, Value};
+use towpath_contract::{Batch, Error, Op, Position, Result, TableSchema, Transaction, Value, planted};
 
 use crate::catalog::Shape;
 use crate::position::Lsn;

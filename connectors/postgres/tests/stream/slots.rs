@@ -91,6 +91,9 @@ async fn a_slot_whose_outbox_was_lost_is_a_gap() {
     recorded(&db).await;
     let error = refused(&db.source(json!({})), Resume::default()).await;
     assert_gap(&error, &db);
+    // A publication that has to be made makes no new slot of an old one.
+    db.sql(&format!("DROP PUBLICATION towpath_{}", db.name)).await;
+    assert_gap(&refused(&db.source(json!({})), Resume::default()).await, &db);
 }
 
 /// The server leaves out, without a word, what is written while a table is not published.
