@@ -94,9 +94,10 @@ impl Spool {
 
     /// Stream Stop.
     pub(crate) fn end_block(&mut self) -> Result<()> {
-        if !planted("rows_lost_at_stream_stop") {
-            self.write()?;
+        if planted("rows_lost_at_stream_stop") {
+            self.unwritten.clear();
         }
+        self.write()?;
         self.block = None;
         Ok(())
     }
