@@ -113,14 +113,13 @@ async fn started(rig: &Rig, plant: &Plant) -> Towpath {
 async fn a_place_within_a_transaction_is_found_again() {
     catches(&[("lsn_only_resume", 1), ("position_off_by_one", 1)], async |plant| {
         let mut rig = Rig::new().await;
-        // Narrow rows: hundreds share an address, and hardly a batch ends with the last of them.
-        rig.postgres.sql("CREATE TABLE t (id int PRIMARY KEY)").await;
+        rig.postgres.sql(TABLE).await;
         let mut towpath = started(&rig, plant).await;
         assert!(towpath.terminate(PATIENCE).await.success());
-        // Rows of one multi-insert share an address: batches end within them.
+        // Batches enough. Rows of one multi-insert share an address: batches end within them.
         rig.postgres.sql("COPY t (id) FROM PROGRAM 'seq 1 40000'").await;
-        // The first commit holds a part of them: not more than may be in flight.
-        towpath.start_again_with_failpoint("outbox.after_commit:1");
+        // No more than two are in flight at a time: a part of them is recorded, the last ones are not.
+        towpath.start_again_with_failpoint("pipeline.before_record:4");
         towpath.wait_for_end(PATIENCE).await;
         towpath.start_again();
         plant.folded(&mut rig, false).await
