@@ -129,10 +129,12 @@ async fn a_nack_drains_the_window_before_its_event_is_published_again() {
     assert!(!rig.route(1).state.is_stopped(), "event 3 is not answered: the window is not drained");
     broker.ack(1, 3, false);
     rig.until_route(1, "nacked", |state| matches!(state, RouteState::Nacked { .. })).await;
-    assert_eq!(ids(&broker.published(1).await), ["id-2"]);
-    broker.ack(1, 6, false);
+    // On a channel that is opened anew: the old one may never hear that the queue takes events again.
+    let again = broker.published(1).await;
+    assert_eq!((ids(&again), again[0].tag), (vec!["id-2"], 1));
+    broker.ack(1, 1, false);
     assert_eq!(ids(&broker.published(2).await), ["id-3", "id-4"]);
-    broker.ack(1, 8, true);
+    broker.ack(1, 3, true);
     assert_eq!(ids(&broker.published(4).await), ["id-5", "id-6", "id-7", "id-8"]);
     broker.ack(1, 0, true);
     rig.outbox.until_settled(1, 8).await;
