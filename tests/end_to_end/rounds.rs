@@ -93,7 +93,7 @@ async fn inflict(fault: Fault, random: &mut fastrand::Rng, rig: &mut Rig, towpat
 #[tokio::test]
 async fn random_faults_lose_nothing() {
     let Some(script) = script() else { return };
-    let rounds = setting("TOWPATH_ROUNDS", 6);
+    let rounds = setting("TOWPATH_ROUNDS", 3);
     let seed = setting("TOWPATH_SEED", fastrand::u64(..u64::from(u32::MAX)));
     eprintln!("TOWPATH_SEED={seed} TOWPATH_ROUNDS={rounds}");
     let mut random = fastrand::Rng::with_seed(seed);

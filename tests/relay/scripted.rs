@@ -202,7 +202,7 @@ async fn a_url_may_leave_the_login_to_the_certificate() {
 #[tokio::test]
 async fn a_broker_that_reads_nothing_more_is_still_heard() {
     let mut broker = Broker::start();
-    let mut rig = Rig::start(&config(&broker.url(), json!({ "confirm_timeout": "400ms" })), quiet(plain_routes(1)));
+    let mut rig = Rig::start(&config(&broker.url(), json!({ "confirm_timeout": "800ms" })), quiet(plain_routes(1)));
     let mut large = draft(1, 1, "k");
     large.body = vec![b'x'; 1_000_000];
     rig.until("up", |status| matches!(status.connection, ConnectionState::Up { .. })).await;

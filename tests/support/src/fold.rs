@@ -48,10 +48,18 @@ pub struct Checker {
     /// The sequence of the newest event of each key.
     newest: HashMap<String, String>,
     refusals_expected: bool,
+    reads_are_equal: bool,
+    rolled_back: Option<String>,
+    changes: Changes,
     report: Report,
 }
 
-/// What was found so far. Each violation is one line that names the event.
+/// How many different changes came, by transaction, table (`schema.table`) and op. A change of a key is one `update`, though it
+/// comes as a delete and an insert. Rows of snapshots are no changes.
+pub type Changes = BTreeMap<(String, String, String), usize>;
+
+/// What was found so far. Each violation is one line that begins with the number of the invariant, as in `docs/proof.md`, and
+/// names the event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Events received, duplicates included.
@@ -97,13 +105,37 @@ impl Checker {
             ids: HashMap::new(),
             newest: HashMap::new(),
             refusals_expected: false,
+            reads_are_equal: false,
+            rolled_back: None,
+            changes: Changes::new(),
             report: Report::default(),
         }
     }
 
-    /// The broker will refuse events (nack, return): then a first occurrence may come after a newer event of its key, and only then.
-    pub fn expect_refusals(&mut self) {
-        self.refusals_expected = true;
+    /// Whether the broker refuses events (nack, return): then a first occurrence may come after a newer event of its key, and only
+    /// then.
+    pub fn expect_refusals(&mut self, refusals: bool) {
+        self.refusals_expected = refusals;
+    }
+
+    /// Nothing else changes from here on: a row that a snapshot reads again must be, byte for byte, what its last change said.
+    pub fn expect_equal_reads(&mut self, equal: bool) {
+        self.reads_are_equal = equal;
+    }
+
+    /// No event may hold this text: only what is rolled back does.
+    pub fn expect_none_with(&mut self, rolled_back: &str) {
+        self.rolled_back = Some(rolled_back.to_owned());
+    }
+
+    /// After a gap that was accepted every row comes again, and deletes in between were missed: a consumer begins with none.
+    pub fn forget_rows(&mut self) {
+        self.tables.values_mut().for_each(TableState::forget_rows);
+    }
+
+    /// Hands over what came since the last call.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
     }
 
     /// Takes the next event as it was received. Events of other tables are counted and else ignored.
@@ -113,16 +145,20 @@ impl Checker {
             self.report.duplicates += 1;
             return;
         }
+        if let Some(text) = &self.rolled_back
+            && String::from_utf8_lossy(&delivery.body).contains(text)
+        {
+            self.violation(3, format!("{}: was rolled back", delivery.message_id));
+        }
         match serde_json::from_slice::<Body>(&delivery.body) {
             Ok(body) => {
                 *self.report.ops.entry(body.op.clone()).or_default() += 1;
                 self.fold(delivery, body);
             }
-            Err(error) => self.violation(format!(
-                "{}: not a default event: {error}: {}",
-                delivery.message_id,
-                String::from_utf8_lossy(&delivery.body)
-            )),
+            Err(error) => {
+                let body = String::from_utf8_lossy(&delivery.body);
+                self.violation(2, format!("{}: not a default event: {error}: {body}", delivery.message_id));
+            }
         }
     }
 
@@ -139,12 +175,12 @@ impl Checker {
         format!("{kind:?} {at:?} {:?} {:?}", properties.content_type(), properties.delivery_mode()).hash(&mut hasher);
         let bytes = hasher.finish();
         if delivery.message_id.is_empty() {
-            self.violation(format!("an event without a message-id: {}", delivery.routing_key));
+            self.violation(4, format!("an event without a message-id: {}", delivery.routing_key));
             return false;
         }
         match self.seen.insert(delivery.message_id.clone(), bytes) {
             Some(before) if before != bytes => {
-                self.violation(format!("{}: two contents under one id", delivery.message_id));
+                self.violation(4, format!("{}: two contents under one id", delivery.message_id));
                 true
             }
             seen => seen.is_some(),
@@ -157,11 +193,15 @@ impl Checker {
         }
         let sequence = delivery.headers.get("cloudEvents:sequence").cloned().unwrap_or_default();
         if sequence.is_empty() {
-            return self.violation(format!("{}: no header cloudEvents:sequence", delivery.message_id));
+            return self.violation(5, format!("{}: no header cloudEvents:sequence", delivery.message_id));
         }
         let id = hash(&delivery.message_id);
         if self.ids.insert(hash(&sequence), id).is_some_and(|before| before != id) {
-            return self.violation(format!("{}: one change under two ids", delivery.message_id));
+            return self.violation(4, format!("{}: one change under two ids", delivery.message_id));
+        }
+        if body.op != "read" && body.moved_from.is_none() {
+            let op = if body.moved_to.is_some() { "update" } else { &body.op };
+            *self.changes.entry((body.tx.clone(), body.table.clone(), op.to_owned())).or_default() += 1;
         }
         if let Some(key) = &body.key {
             let key = format!("{} {}", body.table, state::key_text(key));
@@ -170,9 +210,13 @@ impl Checker {
             }
         }
         let state = self.tables.get_mut(&body.table).expect("looked up above");
+        let differs = (self.reads_are_equal && body.op == "read").then(|| state.differs_from(&body)).flatten();
         match state.apply(&sequence, body) {
             Ok(overtaken) => self.report.overtaken_by_truncate += usize::from(overtaken),
-            Err(problem) => self.violation(format!("{}: {problem}", delivery.message_id)),
+            Err(problem) => self.violation(2, format!("{}: {problem}", delivery.message_id)),
+        }
+        if let Some(difference) = differs {
+            self.violation(10, format!("{}: {difference}", delivery.message_id));
         }
     }
 
@@ -185,7 +229,7 @@ impl Checker {
                     self.report.out_of_order += 1;
                     if !self.refusals_expected {
                         let line = format!("{}: {key}: sequence {sequence} came after {newest}", delivery.message_id);
-                        self.violation(line);
+                        self.violation(if is_read { 10 } else { 5 }, line);
                     }
                 }
                 false
@@ -197,9 +241,9 @@ impl Checker {
         }
     }
 
-    fn violation(&mut self, line: String) {
+    fn violation(&mut self, invariant: u8, line: String) {
         if self.report.violations.len() < LINES_MAX {
-            self.report.violations.push(line);
+            self.report.violations.push(format!("({invariant}) {line}"));
         }
     }
 

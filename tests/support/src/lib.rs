@@ -21,7 +21,7 @@ mod towpath;
 mod wait;
 
 pub use certificates::Certificates;
-pub use fold::{Checker, Report};
+pub use fold::{Changes, Checker, Report};
 pub use folder::Folder;
 pub use ports::Port;
 pub use postgres::{Postgres, PostgresBuilder};

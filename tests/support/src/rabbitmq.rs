@@ -188,6 +188,17 @@ impl RabbitMq {
         self.manage("DELETE", format!("/api/vhosts/{}", escaped(name)), "").await;
     }
 
+    /// A user who may do everything in this virtual host.
+    ///
+    /// # Panics
+    /// When the broker refuses.
+    pub async fn create_user(&self, name: &str, password: &str) {
+        let user = format!(r#"{{"password":{password:?},"tags":""}}"#);
+        self.manage("PUT", format!("/api/users/{name}"), &user).await;
+        let all = r#"{"configure":".*","write":".*","read":".*"}"#;
+        self.manage("PUT", format!("/api/permissions/{}/{name}", escaped(&self.vhost)), all).await;
+    }
+
     /// Sets a policy in the virtual host, for the queues that match: `set_policy("short", "^q$", r#"{"max-length":10,"overflow":"reject-publish"}"#)`.
     ///
     /// # Panics

@@ -105,6 +105,11 @@ impl Towpath {
         self.process.kill();
     }
 
+    /// Stops the process without a word to anybody (SIGSTOP), or lets it go on.
+    pub fn freeze(&mut self, on: bool) {
+        self.process.signal(if on { Signal::STOP } else { Signal::CONT });
+    }
+
     /// SIGTERM, and waits for the end.
     ///
     /// # Panics

@@ -84,6 +84,25 @@ impl TableState {
         Ok(false)
     }
 
+    pub(super) fn forget_rows(&mut self) {
+        match &mut self.rows {
+            Rows::Keyed(rows) => rows.clear(),
+            Rows::Bag(rows) => rows.clear(),
+        }
+    }
+
+    /// Where a row that was read again is not what is known of it, byte for byte.
+    pub(super) fn differs_from(&self, read: &Body) -> Option<String> {
+        let (Rows::Keyed(rows), Some(key), Some(row)) = (&self.rows, &read.key, &read.after) else { return None };
+        let key = key_text(key);
+        let Some((_, known)) = rows.get(&key) else { return Some(format!("{key} was read, and had not come before")) };
+        let differs = row.iter().find_map(|(column, value)| {
+            let before = known.get(column).and_then(|cell| self.resolve(column, cell));
+            (before != Some(value.get())).then(|| format!("{column} was {before:?} and reads {}", value.get()))
+        });
+        differs.map(|difference| format!("{key}: {difference}"))
+    }
+
     fn apply_keyed(&mut self, sequence: &str, body: Body) -> Result<(), String> {
         let key = key_text(body.key.as_ref().ok_or("a table with a key, and an event without")?);
         let leaves = body.moved_to.as_ref().map(|to| self.next_move(&body.tx, &key, &key_text(to), false));

@@ -83,10 +83,10 @@ async fn two_contents_under_one_id_and_a_key_out_of_order_are_violations() {
     let mut altered = insert(1, 1, "a");
     altered.body = insert(1, 1, "x").body;
     let report = check(KEYED, "insert into t values (1, 'c')", &[insert(1, 1, "a"), altered]).await;
-    assert_eq!(report.violations, ["id-1: two contents under one id"]);
+    assert_eq!(report.violations, ["(4) id-1: two contents under one id"]);
 
     let report = check(KEYED, "", &[insert(3, 1, "c"), insert(2, 1, "b")]).await;
-    assert_eq!(report.violations, ["id-2: public.t id=1: sequence 0002 came after 0003"]);
+    assert_eq!(report.violations, ["(5) id-2: public.t id=1: sequence 0002 came after 0003"]);
 }
 
 #[tokio::test]

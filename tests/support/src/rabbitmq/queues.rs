@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ExchangeDeclareOptions,
-    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+    ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind};
@@ -148,6 +148,13 @@ impl RabbitMq {
         self.bind(queue, "towpath", "#").await;
     }
 
+    /// Deletes an exchange, and its bindings with it.
+    pub async fn delete_exchange(&self, name: &str) {
+        let work =
+            async |channel: &Channel| channel.exchange_delete(name.into(), ExchangeDeleteOptions::default()).await;
+        self.on_channel(&format!("deleting the exchange {name}"), work).await;
+    }
+
     pub async fn delete_queue(&self, name: &str) {
         let work = async |channel: &Channel| channel.queue_delete(name.into(), QueueDeleteOptions::default()).await;
         self.on_channel(&format!("deleting the queue {name}"), work).await;
@@ -246,6 +253,11 @@ impl Inbox {
         let enough = |all: &[Delivery]| if all.len() >= count { Ok(()) } else { Err(all.len()) };
         self.until(&format!("{count} messages"), within, enough).await;
         &self.received
+    }
+
+    /// Its queue was deleted and made anew.
+    pub fn connect_again(&mut self) {
+        self.link = None;
     }
 
     /// Receives what is at hand, and acknowledges it. Returns when nothing came for a moment, or the broker is away.
