@@ -65,7 +65,7 @@ impl PostgresSource {
 
 impl Source for PostgresSource {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { sees_deletes: true, sees_before_images: true, sees_transactions: true, snapshots: false }
+        Capabilities { sees_deletes: true, sees_before_images: true, sees_transactions: true, snapshots: true }
     }
 
     fn open(&self, resume: Resume) -> Fut<'_, Result<Box<dyn Capture>>> {

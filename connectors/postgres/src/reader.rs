@@ -18,6 +18,7 @@ use crate::open::explain_refusal;
 use crate::position::{LogPosition, Lsn};
 use crate::relation::Describer;
 use crate::slot;
+use crate::snapshot::Snapshotter;
 use crate::spool::{Replay, Spool};
 use crate::wire::{Frame, POSTGRES_EPOCH_US, WalSender};
 
@@ -465,18 +466,17 @@ impl Capture for Reader {
         let parts = &self.parts;
         let recorded = parts.feedback.recorded();
         let log_end = parts.monitor.log_end().max(parts.feedback.received());
+        let snapshotter = parts.assembler.snapshotter.as_ref();
+        let uncovered = parts.monitor.uncovered();
+        let then = format!("; then `towpath snapshot {}`", parts.source);
+        let refused = snapshotter.into_iter().flat_map(Snapshotter::refused).map(|line| format!("{line}{then}"));
         Progress {
             complete_as_of: parts.monitor.complete_as_of(recorded),
             behind_bytes: Some(log_end.0.saturating_sub(recorded.0)),
             position_text: recorded.to_string(),
             spooled_bytes: parts.spool.bytes(),
-            uncaptured: parts.monitor.uncovered().iter().map(|table| uncaptured(table, &parts.publication)).collect(),
-            snapshot: parts
-                .assembler
-                .snapshotter
-                .as_ref()
-                .map(|snapshotter| snapshotter.progress())
-                .unwrap_or_default(),
+            uncaptured: uncovered.iter().map(|table| uncaptured(table, &parts.publication)).chain(refused).collect(),
+            snapshot: snapshotter.map(|snapshotter| snapshotter.progress()).unwrap_or_default(),
         }
     }
 

@@ -126,7 +126,7 @@ impl Snapshotter {
     /// Waits until a chunk is held, or a transaction that was held back may be tried again, or an entry waits to be
     /// recorded; call [`Snapshotter::stream_passed`] then. Never returns while a chunk is held or nothing is wanted.
     ///
-    /// Errors: the connection's, to be retried by opening the source again; a missing right. May be dropped at any await.
+    /// Errors: the connection's, to be retried by opening the source again. May be dropped at any await.
     pub(crate) async fn ready(&mut self) -> Result<()> {
         if !self.pending.is_empty() {
             return Ok(());
@@ -138,6 +138,12 @@ impl Snapshotter {
         match report.unwrap_or_else(|| Err(Error::bug("reading a snapshot", "its task ended"))) {
             Ok(Report::Chunk(chunk)) => self.hold(*chunk),
             Ok(Report::Gone) => self.table_gone()?,
+            Ok(Report::Refused(error)) => {
+                if let Some(table) = self.current.take() {
+                    self.tables.refuse(table, &error);
+                }
+                self.go_on()?;
+            }
             Ok(Report::GateMoved) => {}
             Err(error) => return Err(error),
         }
@@ -230,6 +236,11 @@ impl Snapshotter {
     /// Tables being read, and those still to be.
     pub(crate) fn progress(&self) -> Vec<SnapshotProgress> {
         self.tables.progress()
+    }
+
+    /// Tables whose rows may not be read, for now: one line each, with the way out.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = &str> {
+        self.tables.refused()
     }
 
     fn hold(&mut self, mut chunk: Chunk) {

@@ -94,7 +94,7 @@ async fn the_key_is_the_replica_identity_or_what_comes_next_to_it() {
         ("by_full_keyless", "id v", "id v", towpath_contract::KeyKind::WholeRow, ""),
         ("by_nothing", "id v", "id", towpath_contract::KeyKind::Columns, "id"),
         ("by_default_keyless", "id v", "", towpath_contract::KeyKind::None, ""),
-        ("by_index", "id v", "v", towpath_contract::KeyKind::Columns, "id"),
+        ("by_index", "id v", "v", towpath_contract::KeyKind::Columns, "v"),
         ("by_index_desc", "id v", "v", towpath_contract::KeyKind::Columns, ""),
         ("by_deferrable", "id v", "", towpath_contract::KeyKind::None, ""),
         ("generated", "id v", "id", towpath_contract::KeyKind::Columns, "id"),

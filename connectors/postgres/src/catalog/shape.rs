@@ -88,7 +88,19 @@ pub(crate) fn assemble<'a>(
 pub(crate) async fn primary_key(client: &Client, oid: u32) -> Result<Vec<String>> {
     let version = sql::server_version(client).await?;
     let indexes = indexes(client, version, Some(oid)).await?;
-    Ok(indexes.into_iter().find(|index| index.primary).map(|index| index.names_of()).unwrap_or_default())
+    Ok(key_index(&indexes, b'f').map(Index::names_of).unwrap_or_default())
+}
+
+/// The index whose columns are the table's key, as [`assemble`] chooses it. By no other may it be read: an update that moves a row
+/// in the order of another is not told as such.
+///
+/// Under FULL a primary key serves that is checked row by row. A deferrable one does not: within a transaction two rows may have
+/// the same key for a while, and their changes cannot be told apart by it.
+fn key_index(indexes: &[Index], identity: u8) -> Option<&Index> {
+    match identity {
+        b'f' | b'n' => indexes.iter().find(|index| index.primary && index.firm),
+        _ => indexes.iter().find(|index| index.is_identity(identity)),
+    }
 }
 
 /// Looks at the table as the current transaction sees it; `None` when it is gone.
@@ -110,7 +122,7 @@ pub(crate) async fn describe(
     let indexes = indexes(client, version, Some(oid)).await?;
     let flagged: Vec<String> =
         indexes.iter().find(|index| index.is_identity(identity)).map(Index::names_of).unwrap_or_default();
-    let primary_key = indexes.iter().find(|index| index.primary).map(Index::names_of).unwrap_or_default();
+    let primary_key = key_index(&indexes, b'f').map(Index::names_of).unwrap_or_default();
 
     let mut infos = Vec::with_capacity(rows.len());
     let mut names = Vec::with_capacity(rows.len());
@@ -124,9 +136,9 @@ pub(crate) async fn describe(
     let columns = names.iter().zip(&infos).map(|(name, info)| (name.as_str(), info.as_ref(), flagged.contains(name)));
     let table = Arc::new(assemble(&schema, &name, identity, columns, &primary_key));
     let key = match table.key {
-        KeyKind::Columns => {
-            indexes.into_iter().find(|index| index.orderly).map(|index| ChunkKey { columns: index.columns })
-        }
+        KeyKind::Columns => key_index(&indexes, identity)
+            .filter(|index| index.orderly)
+            .map(|index| ChunkKey { columns: index.columns.clone() }),
         // Nothing in the stream would match a held row.
         KeyKind::WholeRow | KeyKind::None => None,
     };
@@ -198,11 +210,7 @@ impl Keys {
     /// What [`describe`] will find, as far as the published columns have the key.
     pub(super) fn allow_chunks(&self, table: u32, identity: u8) -> bool {
         let Some(indexes) = self.0.get(&table) else { return false };
-        let has_key = match identity {
-            b'f' | b'n' => indexes.iter().any(|index| index.primary),
-            _ => indexes.iter().any(|index| index.is_identity(identity)),
-        };
-        has_key && indexes.iter().any(|index| index.orderly)
+        key_index(indexes, identity).is_some_and(|index| index.orderly)
     }
 }
 

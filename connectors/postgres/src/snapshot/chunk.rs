@@ -91,11 +91,11 @@ impl Chunk {
         }
     }
 
-    /// What the stream must have passed before the chunk's remaining rows may go. A piece of a whole table may go at
-    /// once: the gate holds what is newer, and what is older is dropped.
+    /// What the stream must have passed before the chunk is complete, also one of which no row is left: an older change may
+    /// still come that moved a row to a key behind the reader. A piece of a whole table may go at once: the gate holds what
+    /// is newer, and what is older is dropped.
     pub(super) fn due(&self) -> Lsn {
         match self.part {
-            _ if self.emitted_count as usize == self.rows.len() => Lsn(0),
             Part::Whole { .. } => Lsn(0),
             Part::Range { .. } | Part::Reread { .. } => self.view.high,
         }

@@ -8,7 +8,7 @@ use futures_util::TryStreamExt;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_postgres::Client;
-use towpath_contract::{Error, Fut, Result};
+use towpath_contract::{Error, ErrorKind, Fut, Result};
 
 use crate::catalog::{CapturedTable, Shape};
 use crate::snapshot::chunk::{Chunk, Part};
@@ -27,6 +27,8 @@ pub(crate) type Connect = Box<dyn Fn() -> Fut<'static, Result<Client>> + Send + 
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) table: CapturedTable,
+    /// First, all transactions that have written to the table must end.
+    pub(super) await_writers: bool,
     /// What `after` and `reread` speak of; empty at a table's beginning.
     pub(super) key: Vec<String>,
     pub(super) after: Option<KeyTexts>,
@@ -41,6 +43,8 @@ pub(super) enum Report {
     GateMoved,
     /// The table is not there any more.
     Gone,
+    /// A right to read the table is missing. The others go on.
+    Refused(Error),
 }
 
 /// Bounds of what is read, from the config.
@@ -102,6 +106,20 @@ impl Reader {
         if !self.gate.is_settled() {
             session.await_undecided().await?;
             self.gate.settle();
+        }
+        match self.read(session, pace, job).await {
+            Err(error) if error.kind == ErrorKind::Privilege => {
+                self.gate.open();
+                session.end().await?;
+                self.report(Report::Refused(error)).await
+            }
+            read => read,
+        }
+    }
+
+    async fn read(&self, session: &mut Session, pace: &mut Pace, job: &Job) -> Result<()> {
+        if job.await_writers {
+            session.await_writers(&job.table).await?;
         }
         let started = Instant::now();
         let Some((view, shape)) = self.begin(session, job).await? else {

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 use towpath_contract::{Error, ErrorKind, Result};
 
-use crate::catalog::{self, CapturedTable, ChunkKey, Shape};
+use crate::catalog::{self, CapturedTable, Shape};
 use crate::position::Lsn;
 use crate::snapshot::chunk::{Chunk, Part, key_texts};
 use crate::snapshot::reader::{Job, Limits};
@@ -22,7 +22,7 @@ use crate::types::TypeCatalog;
 
 /// A chunk ends when its rows hold this much; the row that crosses it is still in.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Rows of a table's first chunk, as long as the size of its rows is not known.
+/// Rows of a table's first chunk, at most, since the size of its rows is a guess.
 const FIRST_CHUNK_ROWS: usize = 1_000;
 
 pub(super) struct Session {
@@ -75,9 +75,11 @@ impl Session {
         self.end().await?;
         let name = table.full_name();
         let operation = format!("locking {name} against alteration, in order to read it");
+        // Of a partitioned table the partitions too: the right to read the root allows it (13+, and before they come one by one).
+        let only = if table.partitioned { "" } else { "ONLY " };
         let sql = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL lock_timeout = '{within}'; \
-             LOCK TABLE ONLY {} IN ACCESS SHARE MODE",
+             LOCK TABLE {only}{} IN ACCESS SHARE MODE",
             table.sql_name()
         );
         self.in_transaction = true;
@@ -154,7 +156,11 @@ impl Session {
         let starts_over = !goes_on && job.after.is_some();
         let estimated_rows = if goes_on { None } else { self.estimate(&shape).await? };
 
-        let limit = self.limit(shape.oid, limits);
+        let row_bytes = match self.row_bytes.get(&shape.oid) {
+            Some(mean) => *mean,
+            None => self.guess_row_bytes(&shape).await?,
+        };
+        let limit = rows_that_fit(row_bytes, limits);
         let (last, keys) = if goes_on { (job.after.as_ref(), &job.reread[..]) } else { (None, &[][..]) };
         let which = match keys {
             [] => Which::After { key: &key, last, limit },
@@ -162,7 +168,7 @@ impl Session {
         };
         let names: Vec<&str> = key.columns.iter().map(|column| column.name.as_str()).collect();
         let extra: Vec<&str> = names.iter().copied().filter(|name| column_of(&shape, name).is_none()).collect();
-        let (rows, cut) = self.copy(&shape, &key, &statement::copy(&shape, &extra, &which), &extra).await?;
+        let (rows, cut) = self.copy(&shape, &statement::copy(&shape, &extra, &which), &extra).await?;
 
         let part = match keys {
             [] => {
@@ -183,10 +189,9 @@ impl Session {
     }
 
     /// The rows, and whether the chunk was full before they came to their end.
-    async fn copy(&mut self, shape: &Shape, key: &ChunkKey, copy: &str, extra: &[&str]) -> Result<(Rows, bool)> {
+    async fn copy(&mut self, shape: &Shape, copy: &str, extra: &[&str]) -> Result<(Rows, bool)> {
         let operation = format!("reading {}.{}", shape.table.schema, shape.table.name);
         let failed = |error: tokio_postgres::Error| with_rls_help(sql::failed(&operation, &error));
-        self.client.batch_execute(&statement::search_path(key)).await.map_err(failed)?;
         let mut rows = Rows::new(shape.types.len() + extra.len());
         let mut cut = false;
         let mut lines = pin!(self.client.copy_out(copy).await.map_err(failed)?);
@@ -204,14 +209,18 @@ impl Session {
         Ok((rows, cut))
     }
 
-    /// Rows to ask for: no more than what fits, for the server would read the rest for nothing.
-    fn limit(&self, oid: u32, limits: &Limits) -> usize {
-        let fitting = match self.row_bytes.get(&oid) {
-            Some(mean) => CHUNK_BYTES / (*mean).max(1) + 1,
-            None => FIRST_CHUNK_ROWS,
-        };
-        let paced = limits.rows_per_second_max.map_or(usize::MAX, |rate| rate as usize);
-        fitting.min(limits.chunk_rows).min(paced).max(1)
+    /// Before any row was read: what the table has on disk, large values included, by the planner's count of its rows. Compressed it
+    /// may be several times more, which the first chunk shows.
+    pub(super) async fn guess_row_bytes(&self, shape: &Shape) -> Result<usize> {
+        let rows = self.estimate(shape).await?.unwrap_or(1).max(1);
+        let query = format!(
+            "WITH RECURSIVE tree(oid) AS (SELECT {}::oid UNION ALL SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid) \
+             SELECT coalesce(sum(pg_table_size(oid)), 0)::bigint FROM tree",
+            shape.oid
+        );
+        let operation = "estimating the size of a table's rows";
+        let bytes: u64 = sql::number(operation, &sql::row(&self.client, operation, &query).await?, 0)?;
+        Ok(((bytes / rows) as usize).max(CHUNK_BYTES.div_ceil(FIRST_CHUNK_ROWS)))
     }
 
     /// Waits for the transactions in progress, for as long as one may have its commit in the log already.
@@ -245,6 +254,42 @@ impl Session {
         Ok(())
     }
 
+    /// Waits for the transactions that have written to the table, as of now: a writer keeps its lock until it ends.
+    pub(super) async fn await_writers(&self, table: &CapturedTable) -> Result<()> {
+        let mut writers = self.writers(table).await?;
+        let mut warned = Instant::now();
+        let mut pause = Duration::from_millis(5);
+        while !writers.is_empty() {
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
+            let in_progress = self.writers(table).await?;
+            writers.retain(|writer| in_progress.contains(writer));
+            if warned.elapsed() > Duration::from_secs(30) && !writers.is_empty() {
+                warned = Instant::now();
+                tracing::warn!(
+                    table = table.full_name(),
+                    transactions = writers.len(),
+                    "the table was added to the publication while transactions were writing to it: it is read when they have ended"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Locks that a change of rows takes, on the table or its partitions. Weaker ones read; VACUUM and the like change no row.
+    async fn writers(&self, table: &CapturedTable) -> Result<Vec<String>> {
+        let query = format!(
+            "WITH RECURSIVE tree(oid) AS (SELECT {}::oid UNION ALL SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid) \
+             SELECT DISTINCT l.virtualtransaction FROM pg_locks l JOIN tree ON tree.oid = l.relation \
+             WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() \
+               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+               AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')",
+            table.oid
+        );
+        let rows = sql::rows(&self.client, "looking at who writes to a table", &query).await?;
+        Ok(rows.iter().map(|row| sql::text(row, 0).to_owned()).collect())
+    }
+
     /// The ids of the transactions in progress, and whether each one is known not to be committing.
     ///
     /// From the lock that each holds on its own id until it is visible as ended: a snapshot does not list those above
@@ -262,6 +307,12 @@ impl Session {
         let rows = sql::rows(&self.client, "looking at the transactions in progress", &query).await?;
         Ok(rows.iter().map(|row| (sql::text(row, 0).to_owned(), sql::is_true(row, 1))).collect())
     }
+}
+
+/// Rows to ask for: no more than what fits, for the server would read the rest for nothing, and the stream waits meanwhile.
+fn rows_that_fit(row_bytes: usize, limits: &Limits) -> usize {
+    let paced = limits.rows_per_second_max.map_or(usize::MAX, |rate| rate as usize);
+    CHUNK_BYTES.div_ceil(row_bytes.max(1)).min(limits.chunk_rows).min(paced).max(1)
 }
 
 /// Nearly all transactions end within this.

@@ -23,7 +23,7 @@ pub(super) enum Which<'a> {
 /// `COPY (SELECT …) TO STDOUT`: the shape's columns, then those of `extra`.
 ///
 /// The database compares keys: a key comes back to it as the text that it wrote, cast to the column's type, and what
-/// `ORDER BY` and the row comparison use is the primary key's own index. A row comparison is what makes the planner
+/// `ORDER BY` and the row comparison use is the key's own index. A row comparison is what makes the planner
 /// start the index scan at the key (manual, "Row and Array Comparisons"); columns compared one by one would not.
 pub(super) fn copy(shape: &Shape, extra: &[&str], which: &Which<'_>) -> String {
     let columns = shape.table.columns.iter().map(|column| column.name.as_str()).chain(extra.iter().copied());
@@ -31,12 +31,12 @@ pub(super) fn copy(shape: &Shape, extra: &[&str], which: &Which<'_>) -> String {
     let filter = shape.row_filter.as_ref().map(|filter| format!("({filter})"));
     let (which, tail) = match which {
         Which::After { key, last, limit } => {
-            let after = last.map(|last| format!("({}) > ({})", names(key), values(key, last)));
+            let after = last.map(|last| follows(key, &values(key, last)));
             (after, format!(" ORDER BY {} LIMIT {limit}", names(key)))
         }
         Which::Keys { key, keys } => {
-            let list: Vec<String> = keys.iter().map(|texts| format!("({})", values(key, texts))).collect();
-            (Some(format!("({}) IN ({})", names(key), list.join(", "))), String::new())
+            let list: Vec<String> = keys.iter().map(|texts| equals(key, &values(key, texts))).collect();
+            (Some(format!("({})", list.join(" OR "))), String::new())
         }
         Which::All => (None, String::new()),
     };
@@ -56,24 +56,40 @@ fn names(key: &ChunkKey) -> String {
     names.join(", ")
 }
 
-fn values(key: &ChunkKey, texts: &KeyTexts) -> String {
+/// Operators by their full names: an extension's may live in any schema, and a `search_path` on which they were found would also
+/// change how the server writes the names of tables and types (`regclass`).
+fn operator(schema: &str, name: &str) -> String {
+    format!("OPERATOR({}.{name})", ident(schema))
+}
+
+fn follows(key: &ChunkKey, values: &[String]) -> String {
+    let schema = |column: usize| key.columns[column].operator_schema.as_str();
+    if (1..key.columns.len()).all(|column| schema(column) == schema(0)) {
+        return format!("({}) {} ({})", names(key), operator(schema(0), ">"), values.join(", "));
+    }
+    // A row comparison has one operator: here the columns are compared one by one, the first of them so that the index can be used.
+    let name = |column: usize| format!("t.{}", ident(&key.columns[column].name));
+    let compare =
+        |column: usize, by: &str| format!("{} {} {}", name(column), operator(schema(column), by), values[column]);
+    let last = key.columns.len() - 1;
+    let rest = (0..last).rev().fold(compare(last, ">"), |rest, column| {
+        format!("({} OR {} AND {rest})", compare(column, ">"), compare(column, "="))
+    });
+    format!("{} AND {rest}", compare(0, ">="))
+}
+
+fn equals(key: &ChunkKey, values: &[String]) -> String {
+    let columns = key.columns.iter().zip(values);
+    let equal = columns
+        .map(|(column, value)| format!("t.{} {} {value}", ident(&column.name), operator(&column.operator_schema, "=")));
+    format!("({})", equal.collect::<Vec<_>>().join(" AND "))
+}
+
+fn values(key: &ChunkKey, texts: &KeyTexts) -> Vec<String> {
     let values = key.columns.iter().zip(texts).map(|(column, text)| match std::str::from_utf8(&text.0) {
         Ok(text) => format!("{}::{}", literal(text), column.cast),
         // Only a database without an encoding has such text.
         Err(_) => format!("convert_from(decode('{}', 'hex'), 'SQL_ASCII')::{}", hexadecimal(&text.0), column.cast),
     });
-    values.collect::<Vec<_>>().join(", ")
-}
-
-/// Lets `>` and `=` of the key's types be found, and no other than theirs: an extension's operators may live anywhere,
-/// and without them `citext` would be compared as `text`.
-pub(super) fn search_path(key: &ChunkKey) -> String {
-    let mut schemas = vec![ident("pg_catalog")];
-    for column in &key.columns {
-        let schema = ident(&column.operator_schema);
-        if !schemas.contains(&schema) {
-            schemas.push(schema);
-        }
-    }
-    format!("SET LOCAL search_path = {}", schemas.join(", "))
+    values.collect()
 }

@@ -39,6 +39,8 @@ struct Entry {
     rows_total: Option<u64>,
     /// Since when it is being read, in this run.
     since: Option<Instant>,
+    /// Why its rows may not be read. It is tried again when it is asked for, and at the next start.
+    refused: Option<String>,
 }
 
 impl Tables {
@@ -51,6 +53,8 @@ impl Tables {
     ) -> Result<(Tables, Vec<StateEntry>)> {
         let mut entries = Vec::with_capacity(tables.len());
         let mut changed = Vec::new();
+        // Slot and publication are older than the first entry.
+        let published_late = recorded.keys().any(|name| name.starts_with(PREFIX));
         for table in tables {
             let name = state::entry_name(&table);
             let known = recorded.get(&name).map(|json| TableState::parse(&name, json)).transpose()?;
@@ -58,15 +62,17 @@ impl Tables {
             let state = match known.clone() {
                 Some(known) if known.oid == table.oid => Some(known),
                 // Its changes were streamed, as far as it was published; its rows are wanted as they are now.
-                Some(known) if initial || known.status != Status::Done => Some(TableState::wanted(&table, false)),
+                Some(known) if initial || known.status != Status::Done => {
+                    Some(TableState { published_late, ..TableState::wanted(&table, false) })
+                }
                 Some(known) => Some(known),
-                None => initial.then(|| TableState::wanted(&table, true)),
+                None => initial.then(|| TableState { published_late, ..TableState::wanted(&table, true) }),
             };
             if let Some(state) = state.as_ref().filter(|state| known.as_ref() != Some(state)) {
                 changed.push(StateEntry { key: name, value: Some(state.to_json()?) });
             }
             let seen = state.as_ref().and_then(|state| state.drop.as_ref()).map(restored_view).transpose()?;
-            entries.push(Entry { rows_total: table.estimated_rows, table, state, seen, since: None });
+            entries.push(Entry { rows_total: table.estimated_rows, table, state, seen, since: None, refused: None });
         }
         // A table that is captured no more: should it come back, its rows are read, for its changes were missed.
         for name in recorded.keys().filter(|name| name.starts_with(PREFIX)) {
@@ -82,15 +88,19 @@ impl Tables {
 
     /// The next chunk to read: of the table that was begun, else of the first one that is wanted.
     pub(super) fn next_job(&self) -> Option<(usize, Job)> {
-        let with =
-            |status| self.entries.iter().position(|entry| entry.state.as_ref().is_some_and(|s| s.status == status));
+        let with = |status| {
+            let has =
+                |entry: &Entry| entry.refused.is_none() && entry.state.as_ref().is_some_and(|s| s.status == status);
+            self.entries.iter().position(has)
+        };
         let index = with(Status::Running).or_else(|| with(Status::Wanted))?;
         let entry = &self.entries[index];
         let state = entry.state.as_ref()?;
         let after = state.last_key.clone();
         let at_end = state.at_end;
         let reread = if at_end { state.reread.iter().take(REREAD_CHUNK).cloned().collect() } else { Vec::new() };
-        Some((index, Job { table: entry.table.clone(), key: state.key.clone(), after, reread }))
+        let await_writers = state.published_late && state.status == Status::Wanted;
+        Some((index, Job { table: entry.table.clone(), await_writers, key: state.key.clone(), after, reread }))
     }
 
     /// The table is being read.
@@ -164,7 +174,7 @@ impl Tables {
         state.rows_done += chunk.rows.len() as u64;
         state.seconds += chunk.took.as_secs_f64();
         let whole_done = advance(state, chunk);
-        if whole_done && state.first {
+        if whole_done && std::mem::take(&mut state.first) {
             state.drop = Some(DropRule { snapshot: chunk.view.text.clone(), until: chunk.view.high.to_string() });
         }
         if state.status == Status::Done {
@@ -195,6 +205,20 @@ impl Tables {
         entry.since = None;
         self.update_dropping();
         Ok(StateEntry { key: state::entry_name(&self.entries[index].table), value: None })
+    }
+
+    /// Its changes are delivered as before; a table without a key, whose rows must come first, waits.
+    pub(super) fn refuse(&mut self, index: usize, error: &Error) {
+        let entry = &mut self.entries[index];
+        let help = error.help.as_deref().unwrap_or_default();
+        let line = format!("the rows of {} cannot be read: {}; {help}", entry.table.full_name(), error.message);
+        tracing::warn!("{line}");
+        (entry.refused, entry.since) = (Some(line), None);
+    }
+
+    /// See [`super::Snapshotter::refused`].
+    pub(super) fn refused(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().filter_map(|entry| entry.refused.as_deref())
     }
 
     /// See [`super::Snapshotter::drops`].
@@ -262,6 +286,7 @@ impl Tables {
             if !patterns.is_empty() && !patterns.iter().any(|pattern| selects(pattern, &entry.table)) {
                 continue;
             }
+            entry.refused = None;
             match &mut entry.state {
                 Some(state) if state.status == Status::Wanted => {}
                 // Rows that were read before the request are not what was asked for.
@@ -280,7 +305,9 @@ impl Tables {
     }
 
     pub(super) fn progress(&self) -> Vec<SnapshotProgress> {
-        let open = |entry: &&Entry| entry.state.as_ref().is_some_and(|state| state.status != Status::Done);
+        let open = |entry: &&Entry| {
+            entry.refused.is_none() && entry.state.as_ref().is_some_and(|state| state.status != Status::Done)
+        };
         self.entries.iter().filter(open).map(progress_of).collect()
     }
 }
@@ -306,7 +333,9 @@ fn advance(state: &mut TableState, chunk: &Chunk) -> bool {
         Part::Reread { keys } => drop(state.reread.drain(..(*keys).min(state.reread.len()))),
         Part::Whole { last, .. } => {
             if *last {
-                state.status = Status::Done;
+                // Asked for once more while it was being read.
+                let again = std::mem::take(&mut state.again);
+                state.status = if again { Status::Wanted } else { Status::Done };
             }
             return *last;
         }

@@ -24,6 +24,28 @@ async fn inserts_updates_and_deletes_come_in_order_with_their_rows() {
     assert_eq!(seen, ["insert t [1 one true]", "insert t [2 ∅ false]", "update t [1 uno true]", "delete t [2 ? ?]"]);
 }
 
+/// Within a statement two rows may have one key: by that their changes could not be told apart.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deferrable_primary_key_is_no_key() {
+    let seen = changes(
+        "CREATE TABLE s (id int PRIMARY KEY DEFERRABLE, v text); ALTER TABLE s REPLICA IDENTITY FULL; INSERT INTO s VALUES (1, 'a'), (2, 'b')",
+        "UPDATE s SET id = 3 - id",
+    )
+    .await;
+    let linked =
+        ["delete s [1 a] ~ [2 a]", "insert s [2 a] ~ [1 a]", "delete s [2 b] ~ [1 b]", "insert s [1 b] ~ [2 b]"];
+    assert_eq!(seen, linked);
+    let db =
+        Db::new("CREATE TABLE s (id int PRIMARY KEY DEFERRABLE, v text); ALTER TABLE s REPLICA IDENTITY FULL").await;
+    let mut tap = db.tap(json!({})).await;
+    db.sql("INSERT INTO s VALUES (1, 'a')").await;
+    let mut batch = towpath_contract::Batch::new();
+    while batch.is_empty() {
+        tap.capture.next(&mut batch).await.unwrap();
+    }
+    assert_eq!(batch.changes().next().unwrap().table().key, KeyKind::WholeRow);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_replica_identity_says_what_is_known_of_the_old_row() {
     let seen = changes(

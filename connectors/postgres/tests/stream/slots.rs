@@ -4,7 +4,7 @@ use serde_json::json;
 use towpath_contract::{Action, Error, ErrorKind, Known, Resume, Severity, Source};
 use towpath_test_support::{Postgres, eventually};
 
-use crate::harness::{Db, Tap, major};
+use crate::harness::{Db, Tap, major, server};
 
 async fn refused(source: &impl Source, resume: Resume) -> Error {
     match source.open(resume).await {
@@ -114,6 +114,48 @@ async fn a_table_that_is_taken_out_of_the_publication_is_a_gap_when_it_happens()
     let mut tap = Tap::open(db.source(json!({})), resume).await;
     db.sql("INSERT INTO t VALUES (3)").await;
     assert_eq!(tap.drain(&db).await, ["insert t [3]"]);
+}
+
+/// No publication covers it, and the server's log does not have what is written to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_becomes_unlogged_is_a_gap() {
+    let db = Db::new(&format!("{T}; CREATE PUBLICATION every FOR ALL TABLES")).await;
+    let mut tap = db.tap(json!({ "publication": "every" })).await;
+    db.sql("INSERT INTO t VALUES (1)").await;
+    assert_eq!(tap.drain(&db).await, ["insert t [1]"]);
+    db.sql("ALTER TABLE t SET UNLOGGED; INSERT INTO t VALUES (2)").await;
+    let error = failure(&mut tap).await;
+    assert_gap(&error, &db);
+    assert!(error.message.contains("public.t (it is unlogged)"), "{error}");
+}
+
+/// What a transaction wrote before the table was published is not streamed, though it commits after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_is_added_is_read_when_its_writers_have_ended() {
+    let db = Db::new(&format!("{T}; CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late VALUES (1)")).await;
+    let config = |tables: &[&str]| json!({ "tables": tables, "snapshot": { "mode": "initial" } });
+    let until = async |tap: &mut Tap, text: &str| {
+        while !tap.texts().iter().any(|seen| seen == text) {
+            tap.try_next().await.unwrap();
+        }
+    };
+    let mut tap = db.tap(config(&["public.t"])).await;
+    while !tap.capture.progress().snapshot.is_empty() {
+        tap.try_next().await.unwrap();
+    }
+    let resume = tap.close().await;
+    let writer = server().await.client(&db.name).await;
+    writer.batch_execute("BEGIN; INSERT INTO late VALUES (2)").await.unwrap();
+    let mut tap = Tap::open(db.source(config(&["public.t", "public.late"])), resume).await;
+    // For longer than a session that only may be committing is waited for. Other tables go on.
+    for second in 0..5 {
+        db.sql(&format!("INSERT INTO t VALUES ({second}); SELECT pg_sleep(1)")).await;
+        until(&mut tap, &format!("insert t [{second}]")).await;
+    }
+    assert!(!tap.texts().iter().any(|seen| seen.contains("late")), "{:?}", tap.texts());
+    writer.batch_execute("INSERT INTO late VALUES (3); COMMIT").await.unwrap();
+    until(&mut tap, "read late [2]").await;
+    assert!(tap.texts().contains(&"read late [1]".to_owned()), "{:?}", tap.texts());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

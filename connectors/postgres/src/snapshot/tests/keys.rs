@@ -65,6 +65,19 @@ const SETUP_13: &str = "
     INSERT INTO k_parts SELECT i, '2024-01-01'::date + i FROM generate_series(0, 99) i;
 ";
 
+/// The operators of `citext` are found without a `search_path` that would change how a `regclass` is written.
+#[tokio::test]
+async fn values_are_written_alike_whatever_the_key() {
+    let postgres = server().await;
+    let setup = "CREATE EXTENSION citext WITH SCHEMA public; CREATE TABLE other (id int PRIMARY KEY); \
+                 CREATE TABLE k (id public.citext, n int, r regclass, PRIMARY KEY (id, n)); \
+                 INSERT INTO k SELECT 'a' || i / 3, i % 3, 'public.other' FROM generate_series(0, 20) i";
+    let mut bench = Bench::start(&postgres, setup, 4).await;
+    bench.run().await;
+    let names: Vec<_> = bench.consumer.tables["k"].values().map(|row| row[2].as_deref()).collect();
+    assert_eq!(names, vec![Some("public.other"); 21]);
+}
+
 #[tokio::test]
 async fn tables_of_any_key_are_read_once_and_whole() {
     let postgres = server().await;

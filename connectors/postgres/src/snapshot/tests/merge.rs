@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::*;
+use crate::snapshot::session::Session;
 
 /// `version` comes from one sequence, taken while the row is locked: per key it grows from commit to commit.
 const SETUP: &str = "CREATE SEQUENCE versions CACHE 1; \
@@ -181,6 +182,60 @@ async fn a_row_that_moves_behind_the_reader_keeps_its_toast_value() {
     assert_eq!(body("1"), Some("30".repeat(3000)));
     assert_eq!(body("2"), Some("29".repeat(3000)));
     check_same(&bench.consumer, "t", &bench.rows("SELECT * FROM t").await);
+}
+
+/// Waits long enough between chunks for a test to change something there.
+fn paced(chunk_rows: u32) -> SnapshotConfig {
+    SnapshotConfig { rows_per_second_max: Some(chunk_rows), ..config(chunk_rows) }
+}
+
+const LARGE_VALUES: &str = "CREATE TABLE t (id int PRIMARY KEY, mail text NOT NULL UNIQUE, body text); \
+    ALTER TABLE t ALTER body SET STORAGE EXTERNAL; \
+    INSERT INTO t SELECT i, 'm' || i, repeat(i::text, 3000) FROM generate_series(10, 14) i UNION ALL SELECT 99, 'm99', repeat('99', 3000)";
+
+/// The last chunk finds no row, and the change that took it away comes only then.
+#[tokio::test]
+async fn the_last_row_that_moves_behind_the_reader_keeps_its_toast_value() {
+    let postgres = server().await;
+    let mut bench = Bench::start_with(&postgres, LARGE_VALUES, &paced(5)).await;
+    while bench.consumer.tables.is_empty() {
+        bench.step().await;
+    }
+    bench.sql("UPDATE t SET id = 1 WHERE id = 99").await;
+    // The chunk is read, and the stream has not come to the update.
+    while bench.snapshotter.pending_high().is_none() && !bench.done() {
+        bench.snapshotter.ready().await.unwrap();
+        bench.stream_passed();
+    }
+    bench.run().await;
+    assert_eq!(bench.consumer.tables["t"][&vec!["1".to_owned()]][2], Some("99".repeat(3000)));
+}
+
+/// A table is read in the order of the key by which its changes are told: a row that moves in another order does not say so.
+#[tokio::test]
+async fn a_row_whose_primary_key_is_not_its_identity_may_move_in_that() {
+    let postgres = server().await;
+    let setup = format!("{LARGE_VALUES}; ALTER TABLE t REPLICA IDENTITY USING INDEX t_mail_key");
+    let mut bench = Bench::start_with(&postgres, &setup, &paced(5)).await;
+    while bench.consumer.tables.is_empty() {
+        bench.step().await;
+    }
+    bench.sql("UPDATE t SET id = 1 WHERE id = 99").await;
+    bench.run().await;
+    check_same(&bench.consumer, "t", &bench.rows("SELECT * FROM t").await);
+}
+
+#[tokio::test]
+async fn a_first_chunk_of_huge_rows_asks_for_few() {
+    let postgres = server().await;
+    let setup = "CREATE TABLE t (id int PRIMARY KEY, body text); ALTER TABLE t ALTER body SET STORAGE EXTERNAL; \
+                 INSERT INTO t SELECT i, repeat('x', 300000) FROM generate_series(1, 30) i; ANALYZE t";
+    let bench = Bench::start(&postgres, setup, 1_000).await;
+    let mut session = Session::open(session(&bench.url).await).await.unwrap();
+    let captured = catalog::captured(&bench.client, &["public.t".into()], Some(SLOT)).await.unwrap();
+    let shape = session.shape(&captured.tables[0], Some(SLOT)).await.unwrap().unwrap();
+    let bytes = session.guess_row_bytes(&shape).await.unwrap();
+    assert!((250_000..500_000).contains(&bytes), "{bytes}");
 }
 
 #[tokio::test]

@@ -76,6 +76,18 @@ async fn what_is_to_be_dropped_is_known_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_table_that_is_asked_for_while_it_is_read_is_read_again() {
+    let postgres = server().await;
+    let mut bench = Bench::start(&postgres, SETUP, 100).await;
+    while bench.consumer.events.is_empty() {
+        bench.step().await;
+    }
+    bench.snapshotter.request(towpath_contract::SnapshotRequest { tables: vec!["public.t".into()] }).unwrap();
+    bench.run().await;
+    assert_eq!(bench.consumer.events.len(), 2 * 2000);
+}
+
+#[tokio::test]
 async fn a_requested_reread_drops_nothing() {
     let postgres = server().await;
     let mut bench = Bench::start(&postgres, SETUP, 10_000).await;
