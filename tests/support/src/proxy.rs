@@ -1,6 +1,7 @@
 //! A TCP proxy that breaks the link on command.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +22,7 @@ pub struct Proxy {
     port: Port,
     control: watch::Sender<Control>,
     counts: watch::Receiver<Counts>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// How the link is now.
@@ -64,15 +65,7 @@ impl Proxy {
             stop: false,
         });
         let (counts_in, counts) = watch::channel(Counts::default());
-        let port = Port::free();
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port.number())).expect("the port is reserved");
-        listener.set_nonblocking(true).expect("a socket can be set non-blocking");
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
-        let thread = std::thread::Builder::new()
-            .name("proxy".into())
-            .spawn(move || runtime.block_on(serve(listener, commands, counts_in)))
-            .expect("a thread can be started");
+        let (port, thread) = listen("proxy", move |listener| serve(listener, commands, counts_in));
         Proxy { port, control, counts, thread: Some(thread) }
     }
 
@@ -142,6 +135,22 @@ impl Drop for Proxy {
             let _ = thread.join();
         }
     }
+}
+
+/// Runs `serve` with a listener on a port of its own, on a thread of its own: when it returns, its tasks and their connections end.
+pub(crate) fn listen<S: Future<Output = ()>>(
+    name: &str,
+    serve: impl FnOnce(std::net::TcpListener) -> S + Send + 'static,
+) -> (Port, JoinHandle<()>) {
+    let port = Port::free();
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port.number())).expect("the port is reserved");
+    listener.set_nonblocking(true).expect("a socket can be set non-blocking");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be made");
+    let thread = std::thread::Builder::new()
+        .name(name.into())
+        .spawn(move || runtime.block_on(serve(listener)))
+        .expect("a thread can be started");
+    (port, thread)
 }
 
 async fn serve(listener: std::net::TcpListener, mut commands: watch::Receiver<Control>, counts: watch::Sender<Counts>) {
