@@ -9,4 +9,5 @@ mod outage;
 mod planted;
 mod rig;
 mod rounds;
+mod values;
 mod workload;
