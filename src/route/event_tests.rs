@@ -4,6 +4,11 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use amq_protocol::protocol::basic::parse_properties;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use proptest::collection::{btree_map, vec};
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
 use towpath_contract::{Batch, Column, KeyKind, Kind, Op, Position, TableSchema, Transaction, Value};
 
 use super::super::Router;
@@ -184,4 +189,101 @@ fn a_row_that_no_message_carries_is_parked_without_its_body() {
     assert!(large.parked.expect("parked").contains("no message carries more than 134217728"));
     assert!(large.body.len() < 1000 && large.key == "{\"id\":1}");
     assert_eq!((small.parked, events.parked()), (None, 1));
+}
+
+/// A column's kind, the bytes that a connector hands over, and what a reader of JSON is to find.
+fn any_value() -> impl Strategy<Value = (Kind, Vec<u8>, Json)> {
+    let integer = |number: i64| match number.unsigned_abs() < 1 << 53 {
+        true => json!(number),
+        false => json!(number.to_string()),
+    };
+    // How a float's digits are read is checked beside the encoder.
+    let float = |number: f64| {
+        let digits = format!("{number:e}");
+        (Kind::Float, digits.clone().into_bytes(), serde_json::from_str(&digits).expect("a number"))
+    };
+    let text = |kind: Kind| move |text: String| (kind.clone(), text.clone().into_bytes(), json!(text));
+    let document = |member: (String, bool)| {
+        let document = json!({ member.0: [member.1, null, "x"] });
+        (Kind::Json, document.to_string().into_bytes(), document)
+    };
+    prop_oneof![
+        any::<bool>().prop_map(|yes| (Kind::Bool, yes.to_string().into_bytes(), json!(yes))),
+        any::<i64>().prop_map(move |number| (Kind::Int, number.to_string().into_bytes(), integer(number))),
+        (-1e300..1e300f64).prop_map(float),
+        "-?[0-9]{1,40}(\\.[0-9]{1,40})?".prop_map(text(Kind::Decimal)),
+        any::<String>().prop_map(text(Kind::Text)),
+        any::<String>().prop_map(text(Kind::Other)),
+        vec(any::<u8>(), 0..40).prop_map(|bytes| (Kind::Bytes, bytes.clone(), json!(STANDARD.encode(bytes)))),
+        any::<(String, bool)>().prop_map(document),
+        vec(any::<String>(), 0..4).prop_map(|texts| {
+            (Kind::Array(Box::new(Kind::Text)), json!(texts).to_string().into_bytes(), json!(texts))
+        }),
+    ]
+}
+
+proptest! {
+    /// Whatever the names and the values: body, key and headers say what the change says.
+    #[test]
+    fn any_change_reads_back_from_its_event(
+        (schema, name) in ("\\PC{1,9}", "\\PC{1,9}"),
+        columns in btree_map(any::<String>(), (any_value(), 0..4u8), 1..7),
+        position in vec(any::<u8>(), 0..=Position::BYTES_MAX),
+        updates in any::<bool>(),
+    ) {
+        let described = columns.iter().enumerate().map(|(index, (name, ((kind, ..), _)))| column(name, kind.clone(), index == 0));
+        let table = Arc::new(TableSchema::new(schema.clone(), name.clone(), described.collect(), KeyKind::Columns));
+        let old = || columns.values().map(|((_, bytes, _), _)| Value::Data(bytes));
+        let new = columns.values().enumerate().map(|(index, ((_, bytes, _), state))| match state {
+            // An update's key may be known from the old row alone.
+            0 if index > 0 || updates => Value::Unavailable,
+            1 if index > 0 => Value::Null,
+            _ => Value::Data(bytes),
+        });
+        let new: Vec<Value<'_>> = new.collect();
+        let mut batch = begin();
+        let op = if updates { Op::Update } else { Op::Insert };
+        let change = batch.change(op, &table, at(&position));
+        let change = if updates { change.before(old()) } else { change };
+        change.after(new.iter().copied());
+
+        let mut after = serde_json::Map::new();
+        let mut unavailable = Vec::new();
+        for ((name, ((_, _, json), _)), value) in columns.iter().zip(&new) {
+            match value {
+                Value::Unavailable => unavailable.push(name.clone()),
+                Value::Null => drop(after.insert(name.clone(), Json::Null)),
+                Value::Data(_) => drop(after.insert(name.clone(), json.clone())),
+            }
+        }
+        let (key_name, ((_, _, key_json), _)) = columns.iter().next().expect("one at least");
+        let key = json!({ key_name: key_json });
+        let subject = format!("{schema}.{name}");
+        let mut expected = json!({
+            "op": op.name(), "table": subject, "key": key, "after": after, "tx": "743", "committed_at": "2023-11-14T22:13:20.123456Z"
+        });
+        if updates {
+            expected["before"] = columns.iter().map(|(name, ((_, _, json), _))| (name.clone(), json.clone())).collect();
+        }
+        if !unavailable.is_empty() {
+            expected["unavailable"] = json!(unavailable);
+        }
+
+        let events = routed(&batch, &[route(1, "all", "db")]);
+        let event = events.get(0);
+        prop_assert_eq!(event.parked, None);
+        prop_assert_eq!(serde_json::from_slice::<Json>(event.body).expect("JSON"), expected);
+        prop_assert_eq!(&serde_json::from_str::<Json>(event.key).expect("JSON"), &key);
+        let (_, properties) = parse_properties(event.properties).expect("well-formed");
+        let headers = properties.headers().as_ref().expect("headers").inner();
+        let header = |name: &str| match &headers[name] {
+            amq_protocol::types::AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).expect("text"),
+            other => panic!("{other:?}"),
+        };
+        prop_assert_eq!(header("cloudEvents:partitionkey"), event.key);
+        prop_assert_eq!(header("cloudEvents:subject"), subject);
+        let sequence: String = [&[0; 4], &position[..]].concat().iter().map(|byte| format!("{byte:02x}")).collect();
+        prop_assert_eq!(header("cloudEvents:id"), format!("db-7301-1-{sequence}"));
+        prop_assert_eq!(header("cloudEvents:sequence"), sequence);
+    }
 }

@@ -62,30 +62,36 @@ mod tests {
     use super::*;
     use amq_protocol::protocol::basic::parse_properties;
     use amq_protocol::types::AMQPValue;
+    use proptest::collection::{btree_map, vec};
+    use proptest::prelude::*;
 
-    #[test]
-    fn an_independent_parser_reads_what_was_written() {
-        let properties = Properties {
-            content_type: "application/json",
-            timestamp: 1_700_000_000,
-            message_id: "db-1-00",
-            event_type: &"t".repeat(255),
-        };
-        let mut out = Vec::new();
-        properties.write(&mut out, |out| {
-            write_header(out, "cloudEvents:id", b"db-1-00");
-            write_header(out, "cloudEvents:subject", "søgning".as_bytes());
-        });
-        let (rest, parsed) = parse_properties(&out[..]).expect("well-formed");
-        assert!(rest.is_empty());
-        assert_eq!(parsed.content_type().as_ref().unwrap().as_str(), "application/json");
-        assert_eq!(parsed.delivery_mode(), &Some(2));
-        assert_eq!(parsed.message_id().as_ref().unwrap().as_str(), "db-1-00");
-        assert_eq!(parsed.timestamp(), &Some(1_700_000_000));
-        assert_eq!(parsed.kind().as_ref().unwrap().as_str().len(), 255);
-        assert_eq!(parsed.app_id().as_ref().unwrap().as_str(), "towpath");
-        let headers = parsed.headers().as_ref().unwrap().inner();
-        assert_eq!(headers["cloudEvents:subject"], AMQPValue::LongString("søgning".into()));
-        assert_eq!(headers.len(), 2);
+    /// At most 255 bytes.
+    const SHORT: &str = "\\PC{0,63}";
+
+    proptest! {
+        #[test]
+        fn an_independent_parser_reads_what_was_written(
+            (content_type, message_id, event_type) in (SHORT, SHORT, SHORT),
+            timestamp in any::<u64>(),
+            headers in btree_map(SHORT, vec(any::<u8>(), 0..300), 0..9),
+        ) {
+            let properties =
+                Properties { content_type: &content_type, timestamp, message_id: &message_id, event_type: &event_type };
+            let mut out = Vec::new();
+            properties.write(&mut out, |out| headers.iter().for_each(|(name, value)| write_header(out, name, value)));
+            let (rest, parsed) = parse_properties(&out[..]).expect("well-formed");
+            prop_assert!(rest.is_empty());
+            prop_assert_eq!(parsed.content_type().as_ref().unwrap().as_str(), content_type);
+            prop_assert_eq!(parsed.delivery_mode(), &Some(2));
+            prop_assert_eq!(parsed.message_id().as_ref().unwrap().as_str(), message_id);
+            prop_assert_eq!(parsed.timestamp(), &Some(timestamp));
+            prop_assert_eq!(parsed.kind().as_ref().unwrap().as_str(), event_type);
+            prop_assert_eq!(parsed.app_id().as_ref().unwrap().as_str(), "towpath");
+            let read = parsed.headers().as_ref().unwrap().inner();
+            prop_assert_eq!(read.len(), headers.len());
+            for (name, value) in &headers {
+                prop_assert_eq!(&read[name.as_str()], &AMQPValue::LongString(value.clone().into()));
+            }
+        }
     }
 }

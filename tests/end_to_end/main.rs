@@ -11,4 +11,5 @@ mod outage;
 mod planted;
 mod rig;
 mod rounds;
+mod values;
 mod workload;

@@ -160,7 +160,7 @@ pub fn decode(bytes: &[u8], in_stream: bool) -> Result<Decoded<'_>, Malformed> {
             xid: input.u32("transaction id")?,
         },
         b'C' => {
-            input.u8("flags")?;
+            input.tag(0, "flags")?;
             Message::Commit {
                 commit_lsn: input.lsn("commit LSN")?,
                 end_lsn: input.lsn("end LSN")?,
@@ -180,20 +180,18 @@ pub fn decode(bytes: &[u8], in_stream: bool) -> Result<Decoded<'_>, Malformed> {
             Message::Truncate { relations: Oids(input.take(length, "relations")?) }
         }
         b'M' => {
-            let flags = input.u8("flags")?;
+            let transactional = input.flag("flags")?;
             let lsn = input.lsn("message LSN")?;
             let prefix = input.string("prefix")?;
             let length = input.u32("content's length")? as usize;
-            Message::Message { transactional: flags & 1 != 0, lsn, prefix, content: input.take(length, "content")? }
+            Message::Message { transactional, lsn, prefix, content: input.take(length, "content")? }
         }
         b'O' => {
             input.lsn("origin's LSN")?;
             input.string("origin's name")?;
             Message::Origin
         }
-        b'S' => {
-            Message::StreamStart { xid: input.u32("transaction id")?, first: input.u8("first segment's mark")? == 1 }
-        }
+        b'S' => Message::StreamStart { xid: input.u32("transaction id")?, first: input.flag("first segment's mark")? },
         b'E' if in_stream => Message::StreamStop,
         b'E' => return Err(Malformed::Misplaced(tag)),
         b'c' => decode_stream_commit(&mut input)?,
@@ -229,7 +227,7 @@ fn decode_update<'a>(input: &mut Input<'a>) -> Result<Message<'a>, Malformed> {
 
 fn decode_stream_commit<'a>(input: &mut Input<'a>) -> Result<Message<'a>, Malformed> {
     let xid = input.u32("transaction id")?;
-    input.u8("flags")?;
+    input.tag(0, "flags")?;
     Ok(Message::StreamCommit {
         xid,
         commit_lsn: input.lsn("commit LSN")?,
@@ -312,6 +310,15 @@ impl<'a> Input<'a> {
 
     fn tag(&mut self, expected: u8, field: &'static str) -> Result<(), Malformed> {
         if self.u8(field)? == expected { Ok(()) } else { Err(Malformed::Field(field)) }
+    }
+
+    /// 0 or 1: the manual gives no other value, and what another would mean is not ours to guess.
+    fn flag(&mut self, field: &'static str) -> Result<bool, Malformed> {
+        match self.u8(field)? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed::Field(field)),
+        }
     }
 
     fn string(&mut self, field: &'static str) -> Result<&'a [u8], Malformed> {

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use towpath_test_support::{Port, QueueKind, Towpath, TowpathBuilder, eventually};
+use towpath_test_support::{AmqpProxy, Confirms, Port, QueueKind, Towpath, TowpathBuilder, eventually};
 
 use super::watch::Watch;
 use crate::admin::Admin;
@@ -38,6 +38,13 @@ pub(super) enum Fault {
     HalfOpenBrokerLink,
     SlowBrokerLink,
     ResetBothLinks,
+
+    DelayConfirms,
+    WithholdConfirms,
+    ReorderConfirms,
+    /// Said of messages that are in the queue.
+    ForgeNacks,
+    ForgeReturns,
 
     Unbind,
     DeleteQueue,
@@ -74,6 +81,11 @@ pub(super) const ALL: &[Fault] = &[
     Fault::HalfOpenBrokerLink,
     Fault::SlowBrokerLink,
     Fault::ResetBothLinks,
+    Fault::DelayConfirms,
+    Fault::WithholdConfirms,
+    Fault::ReorderConfirms,
+    Fault::ForgeNacks,
+    Fault::ForgeReturns,
     Fault::Unbind,
     Fault::DeleteQueue,
     Fault::DeleteExchange,
@@ -93,13 +105,23 @@ impl Fault {
 
     /// Whether the broker says no to events that it was given, so that later ones of their key are in the queue before them.
     pub(super) fn refuses(self) -> bool {
-        matches!(self, Fault::Unbind | Fault::DeleteQueue | Fault::DeleteExchange | Fault::RejectPublish)
+        matches!(
+            self,
+            Fault::Unbind
+                | Fault::DeleteQueue
+                | Fault::DeleteExchange
+                | Fault::RejectPublish
+                | Fault::ForgeNacks
+                | Fault::ForgeReturns
+        )
     }
 }
 
 /// What faults are inflicted on.
 pub(super) struct Ground {
     pub(super) rig: Rig,
+    /// Between Towpath and the rig's own link to the broker: falsifies confirms, and notes which ones Towpath was given.
+    pub(super) confirms: AmqpProxy,
     pub(super) builder: TowpathBuilder,
     pub(super) towpath: Towpath,
     pub(super) watch: Watch,
@@ -109,6 +131,9 @@ pub(super) struct Ground {
 
 /// Longer than `read_timeout`, `confirm_timeout`, two heartbeats and `wal_sender_timeout` of the run.
 const BEYOND_TIMEOUTS: Duration = Duration::from_secs(8);
+
+/// The share of confirms that are forged.
+const FORGED: f64 = 0.01;
 
 impl Ground {
     /// Begins the fault, and ends it where it does not end by [`Ground::heal`].
@@ -174,6 +199,19 @@ impl Ground {
                 self.rig.source_link.reset();
                 self.rig.broker_link.reset();
             }
+            Fault::DelayConfirms => self.confirms.confirms(Confirms::Delayed(Duration::from_millis(400))),
+            Fault::WithholdConfirms => {
+                self.confirms.confirms(Confirms::Withheld);
+                tokio::time::sleep(BEYOND_TIMEOUTS).await;
+                self.confirms.confirms(Confirms::Honest);
+            }
+            Fault::ReorderConfirms => self.confirms.confirms(Confirms::Reordered { seed: self.random.u64(..) }),
+            Fault::ForgeNacks => {
+                self.confirms.confirms(Confirms::Nacked { seed: self.random.u64(..), share: FORGED });
+            }
+            Fault::ForgeReturns => {
+                self.confirms.confirms(Confirms::Returned { seed: self.random.u64(..), share: FORGED });
+            }
             Fault::Unbind => self.rig.rabbit.unbind(QUEUE, "towpath", "#").await,
             Fault::DeleteQueue => self.rig.rabbit.unbind(QUEUE, "towpath", "#").await,
             Fault::DeleteExchange => self.rig.rabbit.delete_exchange("towpath").await,
@@ -201,6 +239,7 @@ impl Ground {
     pub(super) async fn heal(&mut self, faults: &[Fault]) {
         self.rig.source_link.heal();
         self.rig.broker_link.heal();
+        self.confirms.confirms(Confirms::Honest);
         let had = |fault| faults.contains(&fault);
         if had(Fault::DeleteQueue) {
             self.rig.rabbit.delete_queue(QUEUE).await;

@@ -13,7 +13,7 @@ mod watch;
 
 use std::time::{Duration, Instant};
 
-use towpath_test_support::{Checker, Postgres, RabbitMq, eventually, try_eventually};
+use towpath_test_support::{AmqpProxy, Checker, Postgres, RabbitMq, eventually, try_eventually};
 
 use crate::admin::Admin;
 use crate::planted::broken;
@@ -73,8 +73,10 @@ impl Run {
         rig.postgres.sql(&schema::script()).await;
         rig.rabbit.create_user("towpath", CANARIES[1]).await;
         let more = format!("  token: {}\n  ready_lag_max: {}s\n", CANARIES[2], READY_LAG_MAX.as_secs());
+        let confirms = AmqpProxy::start(rig.broker_link.port());
         let config = rig
             .config("postgres", &more)
+            .replace(&format!("@127.0.0.1:{}", rig.broker_link.port()), &format!("@127.0.0.1:{}", confirms.port()))
             .replace("postgres@", &format!("postgres:{}@", CANARIES[0]))
             .replace("guest:guest@", &format!("towpath:{}@", CANARIES[1]))
             .replace("heartbeat: 2s", &format!("heartbeat: 2s\n  window: {WINDOW}"))
@@ -87,7 +89,7 @@ impl Run {
         let names = schema::names();
         let mut checker = Checker::new(&client, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
         checker.expect_none_with(sessions::ROLLED_BACK);
-        let ground = Ground { rig, builder, towpath, watch, admin, random: fastrand::Rng::with_seed(seed) };
+        let ground = Ground { rig, confirms, builder, towpath, watch, admin, random: fastrand::Rng::with_seed(seed) };
         let mut run = Run { ground, checker, verdict: Verdict::default(), next: 1_000 };
         run.begin_account(0).await;
         run
@@ -132,6 +134,7 @@ impl Run {
     async fn round(&mut self, round: u32, faults: &[Fault]) {
         eprintln!("round {round}: {faults:?}");
         let connections = self.ground.rig.broker_link.accepted();
+        let refused = self.ground.confirms.nacked() + self.ground.confirms.returned();
         let duplicates = self.checker.report().duplicates as u64;
         self.checker.expect_refusals(faults.iter().any(|fault| fault.refuses()));
         let rows_max = setting("TOWPATH_ROWS_MAX", 3_000) as i64;
@@ -151,8 +154,10 @@ impl Run {
         }
         let took = self.drain().await;
         self.judge().await;
-        let starts = faults.len() as u64 + 1;
-        let disruptions = self.ground.rig.broker_link.accepted() - connections + starts;
+        let refused = self.ground.confirms.nacked() + self.ground.confirms.returned() - refused;
+        // Each fault may end the process, or have a confirm time out twice.
+        let others = 2 * faults.len() as u64 + 1;
+        let disruptions = self.ground.rig.broker_link.accepted() - connections + refused + others;
         let came_twice = self.checker.report().duplicates as u64 - duplicates;
         self.verdict.must(11, came_twice <= disruptions * (WINDOW + CONFIRMED_MEANWHILE), || {
             format!("{came_twice} duplicates after {disruptions} disruptions of a window of {WINDOW}")
@@ -248,6 +253,10 @@ impl Run {
         self.verdict.looked(2, committed.values().sum::<usize>() as u64);
         self.verdict.broke(oracle::differences(&committed, &received).into_iter().take(20));
         self.verdict.broke(self.ground.watch.seen().broken);
+        let settled = self.ground.watch.outbox.lock().await.settled();
+        self.verdict.looked(9, settled.len() as u64);
+        let unconfirmed = settled.iter().filter(|id| !self.ground.confirms.was_confirmed(id));
+        self.verdict.broke(unconfirmed.take(20).map(|id| (9, format!("{id} is settled, and was never confirmed"))));
         self.bounded().await;
     }
 

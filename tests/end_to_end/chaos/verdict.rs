@@ -10,6 +10,7 @@ const INVARIANTS: &[(u8, &str)] = &[
     (5, "per key in commit order"),
     (7, "acknowledged only what is recorded"),
     (8, "the stored position never goes back"),
+    (9, "settled only what was confirmed and not returned"),
     (10, "read rows equal streamed rows, none follows a newer change"),
     (11, "duplicates within the window"),
     (12, "everything drains after the faults"),

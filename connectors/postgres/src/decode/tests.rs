@@ -92,6 +92,16 @@ fn what_is_not_understood_is_refused() {
     assert_eq!(decode(&binary, false), Err(Malformed::Field("column's mark")));
 }
 
+/// The server's own subscriber stops at a commit with flags too. Taken for 0, they would change what was sent unnoticed.
+#[test]
+fn a_flag_that_the_manual_does_not_have_is_refused() {
+    for (sample, at, field) in [(1, 1, "flags"), (12, 1, "flags"), (13, 5, "first segment's mark"), (14, 5, "flags")] {
+        let mut bytes = samples()[sample].clone();
+        bytes[at] = 2;
+        assert_eq!(decode(&bytes, false), Err(Malformed::Field(field)), "{}", bytes.escape_ascii());
+    }
+}
+
 #[test]
 fn a_cut_or_prolonged_message_is_refused() {
     for sample in samples() {

@@ -151,6 +151,19 @@ pub(super) fn entry_name(table: &CapturedTable) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn keys_of_any_bytes_read_back(
+            keys in vec(vec(prop_oneof![vec(any::<u8>(), 0..9), ".{0,9}".prop_map(String::into_bytes)], 1..3), 1..9)
+        ) {
+            let mut keys: Vec<KeyTexts> = keys.into_iter().map(|key| key.into_iter().map(KeyText).collect()).collect();
+            let state = TableState { last_key: keys.pop(), reread: keys, ..TableState::default() };
+            prop_assert_eq!(TableState::parse("e", &state.to_json().unwrap()).unwrap(), state);
+        }
+    }
 
     #[test]
     fn a_state_reads_back() {

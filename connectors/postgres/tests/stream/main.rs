@@ -4,6 +4,7 @@
 
 mod conformance;
 mod ddl;
+mod differential;
 mod harness;
 mod link;
 mod login;
