@@ -163,7 +163,10 @@ impl Run {
             format!("{came_twice} duplicates after {disruptions} disruptions of a window of {WINDOW}")
         });
         let report = self.checker.report();
-        eprintln!("round {round}: drained in {took:.1?}; {} events, {came_twice} came twice", report.events);
+        eprintln!(
+            "round {round}: drained in {took:.1?}; {} events, {came_twice} came twice, {refused} were refused",
+            report.events
+        );
     }
 
     async fn receive(&mut self) -> usize {

@@ -54,8 +54,10 @@ impl Outbox {
 
     /// The ids of the events that are settled, as far as they are kept.
     pub(super) fn settled(&self) -> Vec<String> {
-        let file = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the outbox is a file");
-        let query = "SELECT id FROM event WHERE seq <= (SELECT min(through) FROM settled WHERE settled.route = event.route)";
+        let file =
+            Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the outbox is a file");
+        let query =
+            "SELECT id FROM event WHERE seq <= (SELECT min(through) FROM settled WHERE settled.route = event.route)";
         let mut query = file.prepare(query).expect("docs/outbox.md shows it");
         let ids = query.query_map([], |row| row.get(0)).expect("it can be read");
         ids.collect::<Result<_, _>>().expect("ids are text")
