@@ -5,10 +5,12 @@
 //!
 //! * [`Postgres`], [`RabbitMq`]: real servers. [`Towpath`]: the real binary.
 //! * [`Proxy`]: stands between two of them and breaks the link on command.
+//! * [`Disk`]: lies below a Towpath and fails on command; cuts the power; steps the clock.
 //! * [`Checker`]: folds what a consumer received and compares it with the database.
 //! * [`eventually`]: the only way to wait. No test sleeps.
 
 mod certificates;
+mod faulty;
 mod fold;
 mod folder;
 mod installed;
@@ -21,6 +23,7 @@ mod towpath;
 mod wait;
 
 pub use certificates::Certificates;
+pub use faulty::{Disk, Odds, PowerCut};
 pub use fold::{Checker, Report};
 pub use folder::Folder;
 pub use ports::Port;
