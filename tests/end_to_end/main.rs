@@ -5,6 +5,7 @@ mod chaos;
 mod chinook;
 mod crash;
 mod delivery;
+mod disk;
 mod examples;
 mod memory;
 mod outage;

@@ -88,3 +88,8 @@ impl Rig {
         checker.settle(client, &mut self.inbox, PATIENCE).await
     }
 }
+
+/// A GET of the admin API: the status and the body.
+pub(crate) async fn get(rig: &Rig, path: &str) -> (u16, String) {
+    rig.admin().get(path).await
+}

@@ -6,11 +6,13 @@
 //! * [`Postgres`], [`RabbitMq`]: real servers. [`Towpath`]: the real binary.
 //! * [`Proxy`]: stands between two of them and breaks the link on command.
 //! * [`AmqpProxy`]: stands between a publisher and RabbitMQ, falsifies the confirms, and bears witness to what was told.
+//! * [`Disk`]: lies below a Towpath and fails on command; cuts the power; steps the clock.
 //! * [`Checker`]: folds what a consumer received and compares it with the database.
 //! * [`eventually`]: the only way to wait. No test sleeps.
 
 mod amqp_proxy;
 mod certificates;
+mod faulty;
 mod fold;
 mod folder;
 mod installed;
@@ -24,6 +26,7 @@ mod wait;
 
 pub use amqp_proxy::{AmqpProxy, Confirms};
 pub use certificates::Certificates;
+pub use faulty::{Disk, Odds, PowerCut};
 pub use fold::{Changes, Checker, Report};
 pub use folder::Folder;
 pub use ports::Port;
