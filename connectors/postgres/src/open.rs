@@ -58,7 +58,7 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
         first_state.append(&mut snapshotter.take_first_entries());
     }
     let heartbeat = config.heartbeat.as_ref().map(|heartbeat| heartbeat.every.0);
-    let monitor = Monitor::start(client.clone(), system.flushed, published, heartbeat);
+    let monitor = Monitor::start(client.clone(), system.flushed, published, heartbeat, config.read_timeout.0);
     tracing::info!(slot = names.slot, from = %start.from.commit, "replication started");
     Ok(Reader::new(ReaderParts {
         source: name.to_owned(),

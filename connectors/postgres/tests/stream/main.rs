@@ -10,3 +10,4 @@ mod login;
 mod rows;
 mod slots;
 mod transactions;
+mod watch;

@@ -13,7 +13,7 @@ async fn refused(source: &impl Source, resume: Resume) -> Error {
     }
 }
 
-async fn failure(tap: &mut Tap) -> Error {
+pub(crate) async fn failure(tap: &mut Tap) -> Error {
     loop {
         if let Err(error) = tap.try_next().await {
             return error;
@@ -22,7 +22,7 @@ async fn failure(tap: &mut Tap) -> Error {
 }
 
 /// As after a crash, when it is refused.
-async fn refused_again(tap: Tap) -> Error {
+pub(crate) async fn refused_again(tap: Tap) -> Error {
     let Tap { source, capture, resume, .. } = tap;
     drop(capture);
     match Tap::try_open(source, resume).await {
@@ -41,12 +41,12 @@ async fn recorded(db: &Db) -> Resume {
     resume
 }
 
-fn assert_gap(error: &Error, db: &Db) {
+pub(crate) fn assert_gap(error: &Error, db: &Db) {
     assert_eq!((error.kind, error.action), (ErrorKind::Gap, Action::Operator), "{error}");
     assert!(error.to_string().contains(&format!("towpath snapshot {} --after-gap", db.name)), "{error}");
 }
 
-const T: &str = "CREATE TABLE t (id int PRIMARY KEY)";
+pub(crate) const T: &str = "CREATE TABLE t (id int PRIMARY KEY)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_was_dropped_is_a_gap_and_can_be_made_anew() {
