@@ -108,7 +108,7 @@ impl Monitor {
 
     /// Where the server's log ended, as last heard.
     pub(crate) fn log_end(&self) -> Lsn {
-        Lsn(self.found.log_end.load(Ordering::Relaxed))
+        log_end(&self.found)
     }
 
     /// Everything that was in the log at this time is `recorded`.
@@ -142,6 +142,10 @@ impl Drop for Monitor {
     }
 }
 
+fn log_end(found: &Found) -> Lsn {
+    Lsn(found.log_end.load(Ordering::Relaxed))
+}
+
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change under these locks is complete in itself.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -151,6 +155,9 @@ async fn watch(client: Arc<Client>, found: Arc<Found>, mut published: Published,
     let mut next_look = Instant::now();
     let mut next_beat = heartbeat.map(|every| Instant::now() + every);
     let (mut healthy, mut looks) = (true, 0);
+    // Where the log ended before the publication was last found to cover all. Before the first look that is where it ended when the
+    // source was opened, which looked too.
+    let mut covered_to = log_end(&found);
     loop {
         sleep_until(next_beat.map_or(next_look, |beat| beat.min(next_look))).await;
         let now = Instant::now();
@@ -170,11 +177,14 @@ async fn watch(client: Arc<Client>, found: Arc<Found>, mut published: Published,
             looks += 1;
             // What cannot be asked now is asked next time; the reader sees for how long it could not.
             if looks % LOOKS_PER_PUBLICATION == 0 {
+                let before = log_end(&found);
                 match look_at_publication(&client, &found, &mut published).await {
-                    Ok(None) => *lock(&found.seen) = Instant::now(),
+                    Ok(None) => {
+                        covered_to = before;
+                        *lock(&found.seen) = Instant::now();
+                    }
                     Ok(Some(what)) => {
-                        let since = Lsn(found.log_end.load(Ordering::Relaxed));
-                        let _ = found.lost.set(format!("{what}: such changes since {since} are unknown"));
+                        let _ = found.lost.set(format!("{what}: such changes since {covered_to} are unknown"));
                     }
                     Err(_) => {}
                 }

@@ -41,3 +41,27 @@ async fn a_publication_that_cannot_be_looked_at_ends_the_capture() {
     assert!(error.to_string().contains("watching the publication"), "{error}");
     db.sql("COMMIT").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gap_names_the_log_since_the_publication_was_last_seen() {
+    let db = Db::new(T).await;
+    let mut tap = db.tap(json!({})).await;
+    tap.drain(&db).await;
+    // A table that is not published shows when the publication is looked at: the next look is seconds away.
+    db.sql("CREATE TABLE more (id int PRIMARY KEY)").await;
+    while tap.capture.progress().uncaptured.is_empty() {
+        tap.try_next().await.unwrap();
+    }
+    let end = async || db.value("SELECT pg_current_wal_insert_lsn() - '0/0'").await.parse::<u64>().unwrap();
+    let before = end().await;
+    db.sql(&format!("ALTER PUBLICATION towpath_{} DROP TABLE t; INSERT INTO t VALUES (1)", db.name)).await;
+    let missed_before = end().await;
+    let error = failure_within(&mut tap, 30).await;
+    assert_gap(&error, &db);
+    let since = error.message.split("changes since ").nth(1).unwrap().split(' ').next().unwrap();
+    let since: u64 = db.value(&format!("SELECT '{since}'::pg_lsn - '0/0'")).await.parse().unwrap();
+    assert!(
+        since <= before && before < missed_before,
+        "{since}, though {before} to {missed_before} was missed: {error}"
+    );
+}
