@@ -284,6 +284,25 @@ async fn a_slot_of_another_plugin_or_database_is_not_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_gap_somebody_elses_slot_of_that_name_is_left_alone() {
+    let db = Db::new(T).await;
+    let mut resume = recorded(&db).await;
+    let slot = format!("'towpath_{}'", db.name);
+    db.sql(&format!("SELECT pg_drop_replication_slot({slot})")).await;
+    db.sql(&format!("SELECT pg_create_logical_replication_slot({slot}, 'test_decoding')")).await;
+    assert_gap(&refused(&db.source(json!({})), resume.clone()).await, &db);
+    resume.state.insert("after_gap".to_owned(), Vec::new());
+    let error = refused(&db.source(json!({})), resume.clone()).await;
+    assert_eq!((error.kind, error.action), (ErrorKind::Setup, Action::Operator), "{error}");
+    assert!(error.to_string().contains("choose another name with `slot`"), "{error}");
+    let plugin = format!("SELECT plugin FROM pg_replication_slots WHERE slot_name = {slot}");
+    assert_eq!(db.value(&plugin).await, "test_decoding");
+    let mut tap = Tap::open(db.source(json!({ "slot": format!("other_{}", db.name) })), resume).await;
+    db.sql("INSERT INTO t VALUES (3)").await;
+    assert_eq!(tap.drain(&db).await, ["insert t [3]"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_in_use_names_the_process_and_is_retried() {
     let db = Db::new(T).await;
     let tap = db.tap(json!({})).await;
