@@ -48,7 +48,7 @@ pub(super) async fn publication(subject: &Subject<'_>, captured: &Captured) -> R
         found.push(finding(Severity::Note, "publication_via_root", message).mended_by(fix, owner.as_str()));
     }
     if subject.facts.version >= 150_000 {
-        found.extend(filters(subject, &owner).await?);
+        found.extend(filters(subject).await?);
     }
     Ok(found)
 }
@@ -125,7 +125,7 @@ fn names(tables: &[CapturedTable]) -> String {
 }
 
 /// Row filters and column lists are somebody's choice, and worth knowing.
-async fn filters(subject: &Subject<'_>, owner: &str) -> Result<Vec<Finding>> {
+async fn filters(subject: &Subject<'_>) -> Result<Vec<Finding>> {
     let name = &subject.facts.publication;
     let query = format!(
         "SELECT pr.prrelid::regclass, pr.prqual IS NOT NULL, pr.prattrs IS NOT NULL FROM pg_publication_rel pr \
@@ -140,12 +140,14 @@ async fn filters(subject: &Subject<'_>, owner: &str) -> Result<Vec<Finding>> {
             (true, false) => ("publication_filter", "some rows"),
             _ => ("publication_columns", "some columns"),
         };
-        let message =
-            format!("the publication {name} publishes only {what} of {table}: events and snapshots have no more");
-        // Setting the table anew without them would drop the publication's other tables.
-        let fix =
-            format!("ALTER PUBLICATION {0} DROP TABLE {table}; ALTER PUBLICATION {0} ADD TABLE {table};", ident(name));
-        finding(Severity::Note, code, message).mended_by(fix, owner)
+        // No statement for it. A table that is set anew gets another entry, in one transaction too, and by SET TABLE no less: that
+        // cannot be told from one that was left out for a while.
+        let message = format!(
+            "the publication {name} publishes only {what} of {table}: events and snapshots have no more. Once it is \
+             captured, changing that is a gap: the source stops until `towpath snapshot {} --after-gap` reads every table again",
+            subject.source
+        );
+        finding(Severity::Note, code, message)
     });
     Ok(found.collect())
 }

@@ -129,6 +129,24 @@ async fn a_table_that_was_out_of_the_publication_for_a_moment_is_a_gap() {
     assert_eq!(tap.drain(&db).await, [""; 0]);
 }
 
+/// Also by a single statement: the table has another entry, and nobody can say what the log was read by in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_that_is_changed_is_a_gap_and_doctor_gives_no_statement_for_it() {
+    if major().await < 15 {
+        return;
+    }
+    let db = Db::new(T).await;
+    let publication = format!("PUBLICATION towpath_{}", db.name);
+    db.sql(&format!("CREATE {publication} FOR TABLE t WHERE (id > 0), fence")).await;
+    let resume = recorded(&db).await;
+    let found = db.source(json!({})).doctor(Known { resume: Some(resume.clone()), outbox_bytes_max: 1 << 30 }).await;
+    let filter = found.iter().find(|finding| finding.code == "publication_filter").expect("told");
+    let way_out = format!("is a gap: the source stops until `towpath snapshot {} --after-gap`", db.name);
+    assert!(filter.fix.is_none() && filter.message.contains(&way_out), "{filter:?}");
+    db.sql(&format!("ALTER {publication} SET TABLE t, fence")).await;
+    assert_gap(&refused(&db.source(json!({})), resume).await, &db);
+}
+
 /// What is to be read again is recorded with the batch that accepts the gap: who dies right after it has not forgotten.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_gap_every_table_is_read_whenever_it_is_interrupted() {
