@@ -183,11 +183,7 @@ pub(super) async fn slot(subject: &Subject<'_>) -> Result<Vec<Finding>> {
         || row["invalidation_reason"].is_string()
         || row["conflicting"] == Value::Bool(true);
     if lost {
-        let message = format!(
-            "the slot {name} is lost: the server has removed log that was not read yet, and the changes in it. Drop it, and run \
-             `towpath snapshot` for the way back"
-        );
-        found.push(finding(Severity::Error, "slot_lost", message).mended_by(drop, "Towpath's role or a superuser"));
+        found.push(lost_slot(subject, drop));
         return Ok(found);
     }
     let behind = row["behind"].as_i64().unwrap_or(0);
@@ -216,6 +212,21 @@ pub(super) async fn slot(subject: &Subject<'_>) -> Result<Vec<Finding>> {
         );
     }
     Ok(found)
+}
+
+/// Towpath makes it anew when a person accepts the gap, if it may.
+fn lost_slot(subject: &Subject<'_>, drop: String) -> Finding {
+    let (name, accept) = (&subject.facts.slot, format!("towpath snapshot {} --after-gap", subject.source));
+    let lost =
+        format!("the slot {name} is lost: the server has removed log that was not read yet, and the changes in it");
+    if subject.config.create {
+        let message = format!("{lost}. Towpath makes another one and reads every table again, when it is told to");
+        return finding(Severity::Error, "slot_lost", message).mended_by(accept, "whoever runs Towpath");
+    }
+    let message = format!("{lost}. Make it anew, then run `{accept}`, which reads every table again");
+    let fix = format!("{drop} {}", crate::slot::by_hand_sql(name, &subject.facts.publication));
+    finding(Severity::Error, "slot_lost", message)
+        .mended_by(fix, "the owner of the publication, with REPLICATION, in this database")
 }
 
 fn no_slot(subject: &Subject<'_>) -> Result<Vec<Finding>> {
