@@ -129,6 +129,32 @@ const WRONG: &[(&str, &str, &str)] = &[
         "t.yaml:8:3: rabbitmq.url: the URL must start with `amqp://` or `amqps://`\n    in a user name or password write \
          @ : / ? # % as %40 %3A %2F %3F %23 %25 (the value itself is withheld here)",
     ),
+    // What only the connector knows of its URLs.
+    (
+        "url: ${ORDERS_DB_URL}",
+        "url: postgres://app:hunter2@db/orders?sslrootcert=/hunter2",
+        "t.yaml:4:5: sources.orders_db.url: the option sslrootcert does not belong there\n    use the key `tls.ca`",
+    ),
+    (
+        "url: ${ORDERS_DB_URL}",
+        "url: postgres://app:hunter2@a,b:1,c:2/orders?port=1,2",
+        "t.yaml:4:5: sources.orders_db.url: the numbers of hosts and ports differ\n    write \
+         `postgres://user@host:5432/database`; in user, password and database write @ as %40, : as %3A, / as %2F, % as %25 \
+         (or give the password as `password`)",
+    ),
+    (
+        "url: ${ORDERS_DB_URL}",
+        "url: postgres://db/hunter2",
+        "t.yaml:4:5: sources.orders_db.url: it names no user\n    write `postgres://user@host:5432/database`; in user, \
+         password and database write @ as %40, : as %3A, / as %2F, % as %25 (or give the password as `password`)",
+    ),
+    (
+        "url: ${ORDERS_DB_URL}",
+        "url: postgres://app@db/orders?hunter=hunter2",
+        "t.yaml:4:5: sources.orders_db.url: it is no PostgreSQL URL (its text is withheld: it may hold a password)\n    write \
+         `postgres://user@host:5432/database`; in user, password and database write @ as %40, : as %3A, / as %2F, % as %25 \
+         (or give the password as `password`)",
+    ),
     ("url: ${RABBITMQ_URL}", "url: [hunter2, hunter2]", "t.yaml:8:3: rabbitmq.url: found a list, expected text"),
     (
         "url: ${RABBITMQ_URL}",

@@ -128,7 +128,7 @@ fn serve(folder: &Path) -> tokio::runtime::Runtime {
 
 fn write_config(folder: &Path, address: &str) {
     let text = format!(
-        "sources:\n  orders_db: {{ type: postgres, url: postgres://db/orders }}\noutbox: {{ sqlite: outbox.db }}\n\
+        "sources:\n  orders_db: {{ type: postgres, url: postgres://app@db/orders }}\noutbox: {{ sqlite: outbox.db }}\n\
          rabbitmq: {{ url: amqp://localhost }}\nadmin:\n  listen: {address}\n  token: ${{TOKEN:-{TOKEN}}}\n"
     );
     std::fs::write(folder.join("towpath.yaml"), text).unwrap();

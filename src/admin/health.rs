@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use towpath_contract::Span;
 
-use super::status::{BrokerState, OutboxState, RouteState, SourceState, Status};
+use super::status::{BrokerState, OutboxState, OutboxStatus, RouteState, SourceState, Status};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
@@ -122,9 +122,7 @@ fn outbox(status: &Status, lag_max: Duration, all: &mut Vec<Reason>) {
     let outbox = &status.outbox;
     match &outbox.state {
         OutboxState::Open => {}
-        OutboxState::Full => {
-            all.push(passing("outbox", "full", "full: sources wait until the broker took some events"))
-        }
+        OutboxState::Full => all.push(full(outbox)),
         OutboxState::Stalled { reason } => {
             all.push(passing("outbox", "stalled", &format!("{reason}: nothing is recorded until that passes")));
         }
@@ -135,6 +133,31 @@ fn outbox(status: &Status, lag_max: Duration, all: &mut Vec<Reason>) {
         let message = format!("the oldest unsettled event is {age:.0} s old; the bound is {}", Span(lag_max));
         all.push(passing("outbox", "lag", &message));
     }
+}
+
+/// The broker frees what unsettled events hold; what parked ones hold only a person does.
+fn full(outbox: &OutboxStatus) -> Reason {
+    if !parked_hold_much(outbox) {
+        return passing("outbox", "full", "full: sources wait until the broker took some events");
+    }
+    let parked = parked_events(outbox.parked);
+    let mut reason =
+        passing("outbox", "full", &format!("full: sources wait, and {parked} parked, which no broker takes"));
+    reason.help = Some(LOOK_AT_PARKED.into());
+    reason
+}
+
+/// An outbox that is full by its size, and not only by the age of its events, has little in it that is neither unsettled nor
+/// parked. Parked events are there by their number, or, where they are large, by what the unsettled ones leave over.
+fn parked_hold_much(outbox: &OutboxStatus) -> bool {
+    let by_size = outbox.file_bytes >= outbox.max_bytes / 2;
+    let many = outbox.parked >= outbox.unsettled_events / 10;
+    let large = outbox.unsettled_bytes < outbox.max_bytes / 2;
+    outbox.parked > 0 && by_size && (many || large)
+}
+
+fn parked_events(count: u64) -> String {
+    if count == 1 { "1 event is".to_owned() } else { format!("{count} events are") }
 }
 
 fn broker(status: &Status, all: &mut Vec<Reason>) {
@@ -165,15 +188,16 @@ fn routes(status: &Status, all: &mut Vec<Reason>) {
             RouteState::Stopped => all.push(lasting(&subject, "stopped", &detail("stopped"), None)),
         }
         if route.parked > 0 {
-            let events =
-                if route.parked == 1 { "1 event is".to_owned() } else { format!("{} events are", route.parked) };
+            let events = parked_events(route.parked);
             let mut reason = passing(&subject, "parked", &format!("{events} parked: set aside, and in no queue"));
-            reason.help = Some("look at them with `towpath parked list`, then retry or discard them".into());
+            reason.help = Some(LOOK_AT_PARKED.into());
             reason.note = true;
             all.push(reason);
         }
     }
 }
+
+const LOOK_AT_PARKED: &str = "look at them with `towpath parked list`, then retry or discard them";
 
 fn passing(subject: &str, code: &str, message: &str) -> Reason {
     Reason {
@@ -313,6 +337,31 @@ mod tests {
         assert_eq!(ready.reasons[1].message, "the oldest unsettled event is 90 s old; the bound is 1m");
         assert_eq!(ready.reasons[3].message, "no queue takes `orders.insert`");
         assert_eq!(codes(&healthz(Some(&status))), [("source orders_db", "gap")]);
+    }
+
+    #[test]
+    fn an_outbox_that_parked_events_fill_says_who_makes_room() {
+        let mut status = healthy();
+        const GIB: u64 = 1 << 30;
+        status.outbox =
+            OutboxStatus { state: OutboxState::Full, max_bytes: 8 * GIB, file_bytes: 7 * GIB, ..status.outbox };
+        for (parked, unsettled_events, unsettled_bytes, file_bytes, named) in [
+            // Nothing else is in it; a tenth of all; a few large ones.
+            (1_000, 0, 0, 7 * GIB, true),
+            (1_000, 9_000, 6 * GIB, 7 * GIB, true),
+            (10, 9_000, 3 * GIB, 7 * GIB, true),
+            // The broker will make room; the events are too old, not too many.
+            (0, 0, 0, 7 * GIB, false),
+            (10, 9_000, 6 * GIB, 7 * GIB, false),
+            (10, 90, 1_000, GIB, false),
+        ] {
+            status.outbox = OutboxStatus { parked, unsettled_events, unsettled_bytes, file_bytes, ..status.outbox };
+            let ready = readyz(Some(&status), BOUND);
+            assert_eq!(codes(&ready), [("outbox", "full")]);
+            let help = ready.reasons[0].help.as_deref().unwrap_or_default();
+            assert_eq!(help.contains("towpath parked"), named, "{parked} {unsettled_events}: {:?}", ready.reasons);
+            assert_eq!(ready.reasons[0].message.contains("parked"), named);
+        }
     }
 
     #[test]

@@ -239,7 +239,7 @@ fn a_route_whose_table_is_not_captured_is_refused() {
 
 #[test]
 fn a_source_that_no_route_takes_from_is_a_warning() {
-    let text = MINIMAL.replace("outbox:", "  crm: { type: postgres, url: postgres://crm }\noutbox:")
+    let text = MINIMAL.replace("outbox:", "  crm: { type: postgres, url: postgres://app@crm }\noutbox:")
         + "routes: [{ from: crm }]\n";
     let checked = good(&text, &variables(&[]));
     assert_eq!(checked.warnings[0].problem.path.to_string(), "sources.orders-db");

@@ -13,7 +13,8 @@ use super::error::OutboxError;
 pub enum State {
     #[default]
     Ok,
-    /// `max_size` is used up by unsettled and parked events: sources wait until the broker took some.
+    /// `max_size` is used up by unsettled and parked events: sources wait until the broker took some of the ones, or a person
+    /// settled the others.
     Full {
         used_bytes: u64,
         max_bytes: u64,

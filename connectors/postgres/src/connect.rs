@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode, SslNegotiation, TargetSessionAttrs};
-use towpath_contract::{Error, ErrorKind, Result, Secret, planted};
+use towpath_contract::{Action, Error, ErrorKind, Result, Secret, planted};
 
 use crate::config::{PostgresConfig, TlsConfig, TlsMode};
 use crate::pgpass::{self, Wanted};
@@ -110,7 +110,7 @@ impl Target {
                     }
                     Ok(connected) => return Ok(connected),
                     // What a person must mend would not be better on the next host.
-                    Err(error) if error.action != towpath_contract::Action::Retry => return Err(error),
+                    Err(error) if error.action != Action::Retry => return Err(error),
                     Err(error) => last = Some(error),
                 }
             }
@@ -238,9 +238,12 @@ impl Server {
     }
 
     /// Another SQL session. Its connection runs in a task of its own, which ends with the client.
-    #[expect(dead_code, reason = "the snapshot reads by sessions of its own")]
+    ///
+    /// A refusal is to be tried again from [`Target::connect`], which reads anew what may have changed since (a stored password, a
+    /// certificate), and whose refusal counts.
     pub(crate) async fn sql(&self) -> Result<tokio_postgres::Client> {
-        self.open().await.map(|(_, client)| client)
+        let opened = self.open().await.map_err(|error| Error { action: Action::Retry, ..error });
+        opened.map(|(_, client)| client)
     }
 
     async fn open(&self) -> Result<(Server, tokio_postgres::Client)> {

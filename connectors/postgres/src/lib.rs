@@ -41,6 +41,11 @@ use towpath_contract::{Capabilities, Capture, Finding, Fut, Known, Result, Resum
 
 pub use config::PostgresConfig;
 
+/// What in `url` keeps a connection from being made at all. Connects to nothing; the error repeats nothing that may be a secret.
+pub fn check_url(config: &PostgresConfig) -> Result<()> {
+    connect::Target::parse(config).map(drop)
+}
+
 /// A PostgreSQL database, configured and not yet connected.
 pub struct PostgresSource {
     name: String,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::Client;
-use towpath_contract::{Result, StateEntry};
+use towpath_contract::{Error, ErrorKind, Result, StateEntry};
 use tracing::Instrument;
 
 use crate::coverage::{self, Coverage};
@@ -21,6 +21,8 @@ use crate::sql::{self, ident};
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// One look in this many is at the publication, too.
 const LOOKS_PER_PUBLICATION: u32 = 5;
+/// A publication that was not seen for this long is not watched, however short the config's patience with a silent server is.
+const UNSEEN_MIN: Duration = Duration::from_secs(15);
 
 /// Where the log ends that can be streamed. A standby cannot say where it writes, for it does not; it says what it replayed.
 const LOG_END: &str =
@@ -41,9 +43,10 @@ pub(crate) struct Published {
 }
 
 /// What the task found, for the reader.
-#[derive(Default)]
 struct Found {
     log_end: AtomicU64,
+    /// When the publication was last seen.
+    seen: Mutex<Instant>,
     ends: Mutex<Ends>,
     lost: OnceLock<String>,
     /// To be recorded: what the publication covers now.
@@ -63,7 +66,9 @@ struct Ends {
 /// Runs until it is dropped.
 pub(crate) struct Monitor {
     task: JoinHandle<()>,
+    client: Arc<Client>,
     found: Arc<Found>,
+    unseen_max: Duration,
 }
 
 impl Monitor {
@@ -72,16 +77,38 @@ impl Monitor {
         log_end: Lsn,
         published: Published,
         heartbeat: Option<Duration>,
+        read_timeout: Duration,
     ) -> Monitor {
-        let uncovered = Mutex::new(published.coverage.uncovered().map(str::to_owned).collect());
-        let found = Arc::new(Found { log_end: AtomicU64::new(log_end.0), uncovered, ..Found::default() });
-        let task = tokio::spawn(watch(client, found.clone(), published, heartbeat).in_current_span());
-        Monitor { task, found }
+        let found = Arc::new(Found {
+            log_end: AtomicU64::new(log_end.0),
+            seen: Mutex::new(Instant::now()),
+            ends: Mutex::default(),
+            lost: OnceLock::new(),
+            news: Mutex::default(),
+            uncovered: Mutex::new(published.coverage.uncovered().map(str::to_owned).collect()),
+        });
+        let task = tokio::spawn(watch(client.clone(), found.clone(), published, heartbeat).in_current_span());
+        Monitor { task, client, found, unseen_max: read_timeout.max(UNSEEN_MIN) }
+    }
+
+    /// An error when the publication is not watched any more. What it leaves out from then on nobody would see, so that the
+    /// capture must end: the next one looks at it first of all, and compares it with what was recorded.
+    pub(crate) fn watches(&self) -> Result<()> {
+        let operation = "watching the publication";
+        if self.client.is_closed() {
+            return Err(Error::retry(ErrorKind::Connection, operation, "the SQL session beside the stream has ended"));
+        }
+        let unseen = lock(&self.found.seen).elapsed();
+        if unseen >= self.unseen_max {
+            let message = format!("it could not be looked at for {} s", unseen.as_secs());
+            return Err(Error::retry(ErrorKind::Timeout, operation, message));
+        }
+        Ok(())
     }
 
     /// Where the server's log ended, as last heard.
     pub(crate) fn log_end(&self) -> Lsn {
-        Lsn(self.found.log_end.load(Ordering::Relaxed))
+        log_end(&self.found)
     }
 
     /// Everything that was in the log at this time is `recorded`.
@@ -115,6 +142,10 @@ impl Drop for Monitor {
     }
 }
 
+fn log_end(found: &Found) -> Lsn {
+    Lsn(found.log_end.load(Ordering::Relaxed))
+}
+
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every change under these locks is complete in itself.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -124,6 +155,9 @@ async fn watch(client: Arc<Client>, found: Arc<Found>, mut published: Published,
     let mut next_look = Instant::now();
     let mut next_beat = heartbeat.map(|every| Instant::now() + every);
     let (mut healthy, mut looks) = (true, 0);
+    // Where the log ended before the publication was last found to cover all. Before the first look that is where it ended when the
+    // source was opened, which looked too.
+    let mut covered_to = log_end(&found);
     loop {
         sleep_until(next_beat.map_or(next_look, |beat| beat.min(next_look))).await;
         let now = Instant::now();
@@ -141,11 +175,18 @@ async fn watch(client: Arc<Client>, found: Arc<Found>, mut published: Published,
         if next_look <= now {
             next_look = now + LOOK_EVERY;
             looks += 1;
-            // What cannot be asked now is asked next time; a connection that is gone ends the stream too.
+            // What cannot be asked now is asked next time; the reader sees for how long it could not.
             if looks % LOOKS_PER_PUBLICATION == 0 {
-                if let Ok(Some(what)) = look_at_publication(&client, &found, &mut published).await {
-                    let since = Lsn(found.log_end.load(Ordering::Relaxed));
-                    let _ = found.lost.set(format!("{what}: such changes since {since} are unknown"));
+                let before = log_end(&found);
+                match look_at_publication(&client, &found, &mut published).await {
+                    Ok(None) => {
+                        covered_to = before;
+                        *lock(&found.seen) = Instant::now();
+                    }
+                    Ok(Some(what)) => {
+                        let _ = found.lost.set(format!("{what}: such changes since {covered_to} are unknown"));
+                    }
+                    Err(_) => {}
                 }
                 lock(&found.news).append(&mut published.news);
             }

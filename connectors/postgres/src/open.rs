@@ -26,9 +26,8 @@ use crate::wire::WalSender;
 
 pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resume: Resume) -> Result<Reader> {
     let names = Names::of(name, config)?;
-    let target = Arc::new(Target::parse(config)?);
     let selection = Selection::new(&config.tables);
-    let (server, client) = target.connect().await?;
+    let (server, client) = Target::parse(config)?.connect().await?;
     let client = Arc::new(client);
     if !config.messages.is_empty() && server.version < 140_000 {
         return Err(Error::operator(
@@ -46,7 +45,7 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
     let start = begin.start(&selection, &resume, system.flushed).await?;
     begin.replicate(&mut wire, start.from.commit).await?;
     let mut published = begin.published(&selection, &resume, start.after_gap).await?;
-    let mut snapshotter = begin.snapshotter(&target, &resume, start.after_gap, &published.coverage).await?;
+    let mut snapshotter = begin.snapshotter(&resume, start.after_gap, &published.coverage).await?;
 
     let mut first_state = std::mem::take(&mut published.news);
     if start.after_gap {
@@ -58,7 +57,7 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
         first_state.append(&mut snapshotter.take_first_entries());
     }
     let heartbeat = config.heartbeat.as_ref().map(|heartbeat| heartbeat.every.0);
-    let monitor = Monitor::start(client.clone(), system.flushed, published, heartbeat);
+    let monitor = Monitor::start(client.clone(), system.flushed, published, heartbeat, config.read_timeout.0);
     tracing::info!(slot = names.slot, from = %start.from.commit, "replication started");
     Ok(Reader::new(ReaderParts {
         source: name.to_owned(),
@@ -186,13 +185,7 @@ impl Begin<'_> {
 
     /// The snapshots that are wanted, or were interrupted. After a gap every table is read, whatever the config says.
     /// What is not published is not read either: it would be read once, and never followed.
-    async fn snapshotter(
-        &self,
-        target: &Arc<Target>,
-        resume: &Resume,
-        after_gap: bool,
-        coverage: &Coverage,
-    ) -> Result<Option<Snapshotter>> {
+    async fn snapshotter(&self, resume: &Resume, after_gap: bool, coverage: &Coverage) -> Result<Option<Snapshotter>> {
         let publication = self.names.publication.clone();
         let mut captured = catalog::captured(self.client, &self.config.tables, Some(&publication)).await?;
         captured.tables.retain(|table| coverage.covers(table.oid));
@@ -206,10 +199,10 @@ impl Begin<'_> {
                 "the database has no table that this pattern of `tables` takes: correct it, or remove it"
             );
         }
-        let target = target.clone();
+        let server = self.server.clone();
         let connect: Connect = Box::new(move || {
-            let target = target.clone();
-            Box::pin(async move { Ok(target.connect().await?.1) })
+            let server = server.clone();
+            Box::pin(async move { server.sql().await })
         });
         let nothing = BTreeMap::new();
         let state = if after_gap { &nothing } else { &resume.state };

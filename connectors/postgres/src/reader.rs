@@ -134,7 +134,7 @@ impl Reader {
                 let operation = format!("watching the publication {}", parts.publication);
                 Err(slot::gap(&parts.source, operation, what.to_owned()))
             }
-            None => Ok(()),
+            None => parts.monitor.watches(),
         }
     }
 

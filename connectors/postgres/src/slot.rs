@@ -176,30 +176,14 @@ pub(crate) fn judge(found: Option<&Slot>, wanted: &Wanted<'_>) -> Result<Plan> {
 }
 
 fn usable(slot: &Slot, wanted: &Wanted<'_>, operation: &str) -> Result<()> {
-    let foreign = if slot.plugin.as_deref() != Some("pgoutput") {
-        Some(format!(
-            "its output plugin is {}, expected pgoutput",
-            slot.plugin.as_deref().unwrap_or("none (a physical slot)")
-        ))
-    } else if slot.database.as_deref() != Some(wanted.database) {
-        Some(format!(
-            "it belongs to the database {}, expected {}",
-            slot.database.as_deref().unwrap_or("?"),
-            wanted.database
-        ))
-    } else {
-        None
-    };
-    match (foreign, wanted.position) {
-        (Some(what), None) => {
-            return Err(Error::operator(ErrorKind::Setup, operation, what).with_help("choose another name with `slot`"));
-        }
+    match (foreign(slot, wanted), wanted.position) {
+        (Some(what), None) => return Err(not_ours(operation, what)),
         (Some(what), Some(_)) => {
-            return Err(gap(
-                wanted.source,
-                operation.to_owned(),
-                format!("{what}: {}", unknown_to(wanted, wanted.flushed)),
-            ));
+            let error =
+                gap(wanted.source, operation.to_owned(), format!("{what}: {}", unknown_to(wanted, wanted.flushed)));
+            let way_out = error.help.as_deref().unwrap_or_default();
+            let help = format!("{ANOTHER_NAME}; then {way_out}");
+            return Err(error.with_help(help));
         }
         (None, _) => {}
     }
@@ -207,6 +191,25 @@ fn usable(slot: &Slot, wanted: &Wanted<'_>, operation: &str) -> Result<()> {
         return Err(gap(wanted.source, operation.to_owned(), format!("{why}: {}", unknown_to(wanted, wanted.flushed))));
     }
     in_use(slot, operation)
+}
+
+/// Why it is not a slot of ours, if so. It is never dropped: somebody else reads by it.
+fn foreign(slot: &Slot, wanted: &Wanted<'_>) -> Option<String> {
+    match (slot.plugin.as_deref(), slot.database.as_deref()) {
+        (Some("pgoutput"), Some(database)) if database == wanted.database => None,
+        (Some("pgoutput"), database) => {
+            Some(format!("it belongs to the database {}, expected {}", database.unwrap_or("?"), wanted.database))
+        }
+        (plugin, _) => {
+            Some(format!("its output plugin is {}, expected pgoutput", plugin.unwrap_or("none (a physical slot)")))
+        }
+    }
+}
+
+const ANOTHER_NAME: &str = "choose another name with `slot`";
+
+fn not_ours(operation: &str, what: String) -> Error {
+    Error::operator(ErrorKind::Setup, operation, what).with_help(ANOTHER_NAME)
 }
 
 fn in_use(slot: &Slot, operation: &str) -> Result<()> {
@@ -229,14 +232,17 @@ fn after_gap(found: Option<&Slot>, wanted: &Wanted<'_>) -> Result<Plan> {
         None => Err(Error::operator(ErrorKind::Setup, operation, "it does not exist, and `create` is false")
             .with_help(format!("create it: {}", by_hand_sql(wanted.slot, wanted.publication)))),
         Some(slot) => {
+            if let Some(what) = foreign(slot, wanted) {
+                return Err(not_ours(&operation, what));
+            }
             in_use(slot, &operation)?;
             if wanted.create {
                 return Ok(Plan::Recreate);
             }
             match (slot.lost(), slot.confirmed()) {
-                (None, Some(confirmed)) if slot.plugin.as_deref() == Some("pgoutput") => Ok(Plan::Start(confirmed)),
+                (None, Some(confirmed)) => Ok(Plan::Start(confirmed)),
                 (why, _) => {
-                    let why = why.unwrap_or_else(|| "it is no slot of pgoutput".to_owned());
+                    let why = why.unwrap_or_else(|| "it reports no address".to_owned());
                     let name = literal(wanted.slot);
                     Err(Error::operator(ErrorKind::Setup, operation, format!("{why}, and `create` is false"))
                         .with_help(format!(
@@ -415,6 +421,22 @@ mod tests {
         assert_eq!(judge(Some(&slot()), &by_hand).unwrap(), Plan::Start(Lsn(0x100)));
         let error = judge(None, &by_hand).unwrap_err();
         assert!(error.help.unwrap().contains("pg_create_logical_replication_slot('towpath_orders', 'pgoutput')"));
+    }
+
+    #[test]
+    fn somebody_elses_slot_is_never_dropped() {
+        for foreign in [
+            Slot { plugin: Some("test_decoding".into()), ..slot() },
+            Slot { plugin: None, database: None, ..slot() },
+            Slot { database: Some("other".into()), ..slot() },
+        ] {
+            assert!(judge(Some(&foreign), &wanted()).unwrap_err().help.unwrap().starts_with(ANOTHER_NAME));
+            for create in [true, false] {
+                let error = judge(Some(&foreign), &Wanted { after_gap: true, create, ..wanted() }).unwrap_err();
+                assert_eq!((error.kind, error.action), (ErrorKind::Setup, Action::Operator), "{error}");
+                assert_eq!(error.help.as_deref(), Some(ANOTHER_NAME));
+            }
+        }
     }
 
     #[test]

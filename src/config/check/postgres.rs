@@ -13,8 +13,11 @@ const CHUNK_ROWS_MAX: u32 = 1_000_000;
 
 impl Checker<'_> {
     pub(super) fn postgres(&mut self, path: &KeyPath, config: &PostgresConfig) {
-        if let Some(fault) = url::fault(config.url.reveal(), &["postgres", "postgresql"]) {
-            self.problem(&path.key("url"), fault, url::FAULT_HELP);
+        // The connector knows more of its URLs, and less of what breaks one apart.
+        match (url::fault(config.url.reveal(), &["postgres", "postgresql"]), towpath_postgres::check_url(config)) {
+            (Some(fault), _) => self.problem(&path.key("url"), fault, url::FAULT_HELP),
+            (None, Err(error)) => self.problem(&path.key("url"), error.message, error.help.unwrap_or_default()),
+            (None, Ok(())) => {}
         }
         let tls = &config.tls;
         self.tls_files(&path.key("tls"), tls.ca.as_deref(), tls.certificate.as_deref(), tls.key.as_deref());

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use towpath_test_support::{AmqpProxy, Confirms, Port, QueueKind, Towpath, TowpathBuilder, eventually};
+use towpath_test_support::{AmqpProxy, Confirms, Disk, Odds, Port, QueueKind, Towpath, TowpathBuilder, eventually};
 
 use super::watch::Watch;
 use crate::admin::Admin;
@@ -21,6 +21,17 @@ pub(super) enum Fault {
     FreezeTowpath,
     /// A second process on the same outbox.
     SecondInstance,
+
+    /// The outbox's disk.
+    FillDisk,
+    FailWrites,
+    FailSyncs,
+    ShortWrites,
+    SlowDisk,
+    /// What was not synced is gone, or a part of it.
+    CutPower,
+    /// The wall clock jumps, by seconds or by a day.
+    StepClock,
 
     RestartPostgres,
     CrashPostgres,
@@ -67,6 +78,13 @@ pub(super) const ALL: &[Fault] = &[
     Fault::StopTowpath,
     Fault::FreezeTowpath,
     Fault::SecondInstance,
+    Fault::FillDisk,
+    Fault::FailWrites,
+    Fault::FailSyncs,
+    Fault::ShortWrites,
+    Fault::SlowDisk,
+    Fault::CutPower,
+    Fault::StepClock,
     Fault::RestartPostgres,
     Fault::CrashPostgres,
     Fault::EndBackends,
@@ -124,6 +142,7 @@ pub(super) struct Ground {
     pub(super) confirms: AmqpProxy,
     pub(super) builder: TowpathBuilder,
     pub(super) towpath: Towpath,
+    pub(super) disk: Disk,
     pub(super) watch: Watch,
     pub(super) admin: Admin,
     pub(super) random: fastrand::Rng,
@@ -163,6 +182,21 @@ impl Ground {
                 self.towpath.freeze(false);
             }
             Fault::SecondInstance => self.second_instance().await,
+            Fault::FillDisk => self.disk.no_space(Odds::Always),
+            Fault::FailWrites => self.disk.write_errors(Odds::Of1000(100)),
+            Fault::FailSyncs => self.disk.sync_errors(Odds::Of1000(100)),
+            Fault::ShortWrites => self.disk.short_writes(Odds::Of1000(100)),
+            Fault::SlowDisk => self.disk.slow_sync(Duration::from_millis(200)),
+            Fault::CutPower => {
+                // Nobody else has the files open.
+                let _nobody_looks = self.watch.outbox.lock().await;
+                self.disk.power_cut(&mut self.towpath, self.random.u64(..));
+                self.towpath.start_again();
+            }
+            Fault::StepClock => {
+                let steps = [-86_400, -10, 10, 86_400];
+                self.disk.clock_step(steps[self.random.usize(0..steps.len())]);
+            }
             Fault::RestartPostgres => {
                 self.rig.postgres.stop().await;
                 self.rig.postgres.start_again().await;
@@ -204,6 +238,8 @@ impl Ground {
                 self.confirms.confirms(Confirms::Withheld);
                 tokio::time::sleep(BEYOND_TIMEOUTS).await;
                 self.confirms.confirms(Confirms::Honest);
+        self.disk.heal();
+        self.disk.clock_step(0);
             }
             Fault::ReorderConfirms => self.confirms.confirms(Confirms::Reordered { seed: self.random.u64(..) }),
             Fault::ForgeNacks => {
@@ -237,6 +273,7 @@ impl Ground {
 
     /// Ends what has not ended by itself. The queue is empty and nothing comes into it: `DeleteQueue` may make it anew.
     pub(super) async fn heal(&mut self, faults: &[Fault]) {
+        self.disk.seed(self.random.u64(..));
         self.rig.source_link.heal();
         self.rig.broker_link.heal();
         self.confirms.confirms(Confirms::Honest);

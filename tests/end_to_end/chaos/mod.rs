@@ -82,6 +82,7 @@ impl Run {
             .replace("heartbeat: 2s", &format!("heartbeat: 2s\n  window: {WINDOW}"))
             .replace("sqlite: outbox.db", &format!("sqlite: outbox.db\n  max_size: {OUTBOX_MIB_MAX}MiB"));
         let builder = rig.towpath("postgres", "").config(&config).arg("--log-level").arg("debug");
+        let (builder, disk) = builder.faulty_disk("outbox.db");
         let towpath = builder.clone().run();
         let admin = Admin { port: rig.admin.number(), token: CANARIES[2].into() };
         let watch = Watch::start(&rig.postgres, &rig.rabbit, admin.clone(), towpath.folder().join("outbox.db")).await;
@@ -89,7 +90,7 @@ impl Run {
         let names = schema::names();
         let mut checker = Checker::new(&client, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
         checker.expect_none_with(sessions::ROLLED_BACK);
-        let ground = Ground { rig, confirms, builder, towpath, watch, admin, random: fastrand::Rng::with_seed(seed) };
+        let ground = Ground { rig, confirms, builder, towpath, disk, watch, admin, random: fastrand::Rng::with_seed(seed) };
         let mut run = Run { ground, checker, verdict: Verdict::default(), next: 1_000 };
         run.begin_account(0).await;
         run

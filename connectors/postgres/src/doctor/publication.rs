@@ -48,7 +48,7 @@ pub(super) async fn publication(subject: &Subject<'_>, captured: &Captured) -> R
         found.push(finding(Severity::Note, "publication_via_root", message).mended_by(fix, owner.as_str()));
     }
     if subject.facts.version >= 150_000 {
-        found.extend(filters(subject, &owner).await?);
+        found.extend(filters(subject).await?);
     }
     Ok(found)
 }
@@ -125,7 +125,7 @@ fn names(tables: &[CapturedTable]) -> String {
 }
 
 /// Row filters and column lists are somebody's choice, and worth knowing.
-async fn filters(subject: &Subject<'_>, owner: &str) -> Result<Vec<Finding>> {
+async fn filters(subject: &Subject<'_>) -> Result<Vec<Finding>> {
     let name = &subject.facts.publication;
     let query = format!(
         "SELECT pr.prrelid::regclass, pr.prqual IS NOT NULL, pr.prattrs IS NOT NULL FROM pg_publication_rel pr \
@@ -140,12 +140,14 @@ async fn filters(subject: &Subject<'_>, owner: &str) -> Result<Vec<Finding>> {
             (true, false) => ("publication_filter", "some rows"),
             _ => ("publication_columns", "some columns"),
         };
-        let message =
-            format!("the publication {name} publishes only {what} of {table}: events and snapshots have no more");
-        // Setting the table anew without them would drop the publication's other tables.
-        let fix =
-            format!("ALTER PUBLICATION {0} DROP TABLE {table}; ALTER PUBLICATION {0} ADD TABLE {table};", ident(name));
-        finding(Severity::Note, code, message).mended_by(fix, owner)
+        // No statement for it. A table that is set anew gets another entry, in one transaction too, and by SET TABLE no less: that
+        // cannot be told from one that was left out for a while.
+        let message = format!(
+            "the publication {name} publishes only {what} of {table}: events and snapshots have no more. Once it is \
+             captured, changing that is a gap: the source stops until `towpath snapshot {} --after-gap` reads every table again",
+            subject.source
+        );
+        finding(Severity::Note, code, message)
     });
     Ok(found.collect())
 }
@@ -181,11 +183,7 @@ pub(super) async fn slot(subject: &Subject<'_>) -> Result<Vec<Finding>> {
         || row["invalidation_reason"].is_string()
         || row["conflicting"] == Value::Bool(true);
     if lost {
-        let message = format!(
-            "the slot {name} is lost: the server has removed log that was not read yet, and the changes in it. Drop it, and run \
-             `towpath snapshot` for the way back"
-        );
-        found.push(finding(Severity::Error, "slot_lost", message).mended_by(drop, "Towpath's role or a superuser"));
+        found.push(lost_slot(subject, drop));
         return Ok(found);
     }
     let behind = row["behind"].as_i64().unwrap_or(0);
@@ -214,6 +212,21 @@ pub(super) async fn slot(subject: &Subject<'_>) -> Result<Vec<Finding>> {
         );
     }
     Ok(found)
+}
+
+/// Towpath makes it anew when a person accepts the gap, if it may.
+fn lost_slot(subject: &Subject<'_>, drop: String) -> Finding {
+    let (name, accept) = (&subject.facts.slot, format!("towpath snapshot {} --after-gap", subject.source));
+    let lost =
+        format!("the slot {name} is lost: the server has removed log that was not read yet, and the changes in it");
+    if subject.config.create {
+        let message = format!("{lost}. Towpath makes another one and reads every table again, when it is told to");
+        return finding(Severity::Error, "slot_lost", message).mended_by(accept, "whoever runs Towpath");
+    }
+    let message = format!("{lost}. Make it anew, then run `{accept}`, which reads every table again");
+    let fix = format!("{drop} {}", crate::slot::by_hand_sql(name, &subject.facts.publication));
+    finding(Severity::Error, "slot_lost", message)
+        .mended_by(fix, "the owner of the publication, with REPLICATION, in this database")
 }
 
 fn no_slot(subject: &Subject<'_>) -> Result<Vec<Finding>> {

@@ -164,6 +164,16 @@ async fn slots_that_are_full_foreign_or_at_risk_are_told() {
     postgres.sql("CHECKPOINT").await;
     let findings = found(&postgres, "postgres", &config).await;
     assert_eq!(codes(&findings, Severity::Error), ["slot_lost", "gap"], "{findings:#?}");
+    // Nothing else is accepted of a source that is stopped by a gap.
+    assert_eq!(of(&findings, "slot_lost").fix.as_deref(), Some("towpath snapshot test-db --after-gap"));
+    config.create = false;
+    let findings = found(&postgres, "postgres", &config).await;
+    let lost = of(&findings, "slot_lost");
+    assert!(lost.message.contains("then run `towpath snapshot test-db --after-gap`"), "{lost:?}");
+    postgres.sql("CREATE PUBLICATION other FOR TABLE t").await;
+    postgres.sql(lost.fix.as_deref().unwrap()).await;
+    let findings = found(&postgres, "postgres", &config).await;
+    assert_eq!(codes(&findings, Severity::Warning), [] as [&str; 0], "{findings:#?}");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use towpath_contract::{Action, Batch, Error, ErrorKind, Position};
+use towpath_contract::{Action, Batch, Error, ErrorKind, Position, SnapshotRequest};
 use towpath_test_support::{Postgres, Proxy, eventually};
 
 use crate::harness::{Db, Tap, major};
@@ -62,6 +62,36 @@ async fn a_server_that_went_silent_is_taken_for_dead() {
     proxy.half_open();
     let error = failure(&mut tap).await;
     assert_eq!((error.kind, error.action), (ErrorKind::Timeout, Action::Retry), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_reads_from_the_server_that_the_stream_comes_from() {
+    let db = Db::new(T).await;
+    db.sql("INSERT INTO t VALUES (1, 'ours')").await;
+    let other = Postgres::start().await;
+    other.sql(&format!("CREATE DATABASE {}", db.name)).await;
+    other.sql_in(&db.name, &format!("{T}; INSERT INTO t VALUES (1, 'of another server')")).await;
+    let proxy = Proxy::start(crate::harness::server().await.port());
+    let hosts = format!("127.0.0.1:{},127.0.0.1:{}/", proxy.port(), other.port());
+    let url = db.url.replace(&format!("127.0.0.1:{}/", crate::harness::server().await.port()), &hosts);
+    let mut tap = db.tap(json!({ "url": url })).await;
+    tap.drain(&db).await;
+    // The stream's server takes no more sessions; the second host of the URL would.
+    proxy.refuse();
+    let connects = async || tokio::net::TcpStream::connect(("127.0.0.1", proxy.port())).await.is_ok();
+    let within = Duration::from_secs(10);
+    eventually("connections to be refused", within, async || if connects().await { Err(()) } else { Ok(()) }).await;
+    tap.capture.snapshot(SnapshotRequest { tables: vec!["public.t".to_owned()] }).unwrap();
+    let error = failure(&mut tap).await;
+    assert_eq!((error.kind, error.action), (ErrorKind::Connection, Action::Retry), "{error}");
+    assert_eq!(tap.texts(), [""; 0]);
+    proxy.heal();
+    eventually("connections to be taken", within, async || if connects().await { Ok(()) } else { Err(()) }).await;
+    let mut tap = tap.reopen().await;
+    while tap.texts().is_empty() {
+        tap.try_next().await.unwrap();
+    }
+    assert_eq!(tap.texts(), ["read t [1 ours]"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

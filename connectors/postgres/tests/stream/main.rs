@@ -11,3 +11,4 @@ mod login;
 mod rows;
 mod slots;
 mod transactions;
+mod watch;

@@ -13,7 +13,7 @@ async fn refused(source: &impl Source, resume: Resume) -> Error {
     }
 }
 
-async fn failure(tap: &mut Tap) -> Error {
+pub(crate) async fn failure(tap: &mut Tap) -> Error {
     loop {
         if let Err(error) = tap.try_next().await {
             return error;
@@ -22,7 +22,7 @@ async fn failure(tap: &mut Tap) -> Error {
 }
 
 /// As after a crash, when it is refused.
-async fn refused_again(tap: Tap) -> Error {
+pub(crate) async fn refused_again(tap: Tap) -> Error {
     let Tap { source, capture, resume, .. } = tap;
     drop(capture);
     match Tap::try_open(source, resume).await {
@@ -41,12 +41,12 @@ async fn recorded(db: &Db) -> Resume {
     resume
 }
 
-fn assert_gap(error: &Error, db: &Db) {
+pub(crate) fn assert_gap(error: &Error, db: &Db) {
     assert_eq!((error.kind, error.action), (ErrorKind::Gap, Action::Operator), "{error}");
     assert!(error.to_string().contains(&format!("towpath snapshot {} --after-gap", db.name)), "{error}");
 }
 
-const T: &str = "CREATE TABLE t (id int PRIMARY KEY)";
+pub(crate) const T: &str = "CREATE TABLE t (id int PRIMARY KEY)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_that_was_dropped_is_a_gap_and_can_be_made_anew() {
@@ -169,6 +169,24 @@ async fn a_table_that_was_out_of_the_publication_for_a_moment_is_a_gap() {
     // Who no longer asks for the table does not miss it.
     let mut tap = Tap::open(db.source(json!({ "tables": ["public.fence"] })), resume).await;
     assert_eq!(tap.drain(&db).await, [""; 0]);
+}
+
+/// Also by a single statement: the table has another entry, and nobody can say what the log was read by in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_that_is_changed_is_a_gap_and_doctor_gives_no_statement_for_it() {
+    if major().await < 15 {
+        return;
+    }
+    let db = Db::new(T).await;
+    let publication = format!("PUBLICATION towpath_{}", db.name);
+    db.sql(&format!("CREATE {publication} FOR TABLE t WHERE (id > 0), fence")).await;
+    let resume = recorded(&db).await;
+    let found = db.source(json!({})).doctor(Known { resume: Some(resume.clone()), outbox_bytes_max: 1 << 30 }).await;
+    let filter = found.iter().find(|finding| finding.code == "publication_filter").expect("told");
+    let way_out = format!("is a gap: the source stops until `towpath snapshot {} --after-gap`", db.name);
+    assert!(filter.fix.is_none() && filter.message.contains(&way_out), "{filter:?}");
+    db.sql(&format!("ALTER {publication} SET TABLE t, fence")).await;
+    assert_gap(&refused(&db.source(json!({})), resume).await, &db);
 }
 
 /// What is to be read again is recorded with the batch that accepts the gap: who dies right after it has not forgotten.
@@ -323,6 +341,25 @@ async fn a_slot_of_another_plugin_or_database_is_not_ours() {
     tap.close().await;
     let error = refused(&db.source(json!({ "slot": format!("towpath_{}", other.name) })), Resume::default()).await;
     assert!(error.message.contains("it belongs to the database"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_gap_somebody_elses_slot_of_that_name_is_left_alone() {
+    let db = Db::new(T).await;
+    let mut resume = recorded(&db).await;
+    let slot = format!("'towpath_{}'", db.name);
+    db.sql(&format!("SELECT pg_drop_replication_slot({slot})")).await;
+    db.sql(&format!("SELECT pg_create_logical_replication_slot({slot}, 'test_decoding')")).await;
+    assert_gap(&refused(&db.source(json!({})), resume.clone()).await, &db);
+    resume.state.insert("after_gap".to_owned(), Vec::new());
+    let error = refused(&db.source(json!({})), resume.clone()).await;
+    assert_eq!((error.kind, error.action), (ErrorKind::Setup, Action::Operator), "{error}");
+    assert!(error.to_string().contains("choose another name with `slot`"), "{error}");
+    let plugin = format!("SELECT plugin FROM pg_replication_slots WHERE slot_name = {slot}");
+    assert_eq!(db.value(&plugin).await, "test_decoding");
+    let mut tap = Tap::open(db.source(json!({ "slot": format!("other_{}", db.name) })), resume).await;
+    db.sql("INSERT INTO t VALUES (3)").await;
+    assert_eq!(tap.drain(&db).await, ["insert t [3]"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
