@@ -121,6 +121,11 @@ impl Fault {
         matches!(self, Fault::DropSlot | Fault::AdvanceSlot | Fault::InvalidateSlot | Fault::LeaveOutTable)
     }
 
+    /// Whether Towpath ends by itself, as it should when its disk does not keep what it is given. A supervisor starts it again.
+    pub(super) fn ends_it(self) -> bool {
+        matches!(self, Fault::FillDisk | Fault::FailWrites | Fault::FailSyncs | Fault::ShortWrites)
+    }
+
     /// Whether the broker says no to events that it was given, so that later ones of their key are in the queue before them.
     pub(super) fn refuses(self) -> bool {
         matches!(
@@ -170,10 +175,12 @@ impl Ground {
                 self.towpath.start_again_with_failpoint(&format!("{point}:{}", self.random.u32(1..20)));
             }
             Fault::StopTowpath => {
+                let (ended, struck) = (self.towpath.ended().is_some(), self.disk.faults());
                 let status = self.towpath.terminate(PATIENCE).await;
-                // A process that was started a moment ago may not have come to listening for signals.
+                // A process that was started a moment ago may not have come to listening for signals; a disk that fails ends it.
                 let too_early = status.signal() == Some(Signal::TERM.as_raw());
-                assert!(status.success() || too_early, "a clean stop: {status}");
+                let failed = ended || self.disk.faults() > struck;
+                assert!(status.success() || too_early || failed, "a clean stop: {status}");
                 self.towpath.start_again();
             }
             Fault::FreezeTowpath => {
@@ -238,8 +245,6 @@ impl Ground {
                 self.confirms.confirms(Confirms::Withheld);
                 tokio::time::sleep(BEYOND_TIMEOUTS).await;
                 self.confirms.confirms(Confirms::Honest);
-        self.disk.heal();
-        self.disk.clock_step(0);
             }
             Fault::ReorderConfirms => self.confirms.confirms(Confirms::Reordered { seed: self.random.u64(..) }),
             Fault::ForgeNacks => {
@@ -277,6 +282,8 @@ impl Ground {
         self.rig.source_link.heal();
         self.rig.broker_link.heal();
         self.confirms.confirms(Confirms::Honest);
+        self.disk.heal();
+        self.disk.clock_step(0);
         let had = |fault| faults.contains(&fault);
         if had(Fault::DeleteQueue) {
             self.rig.rabbit.delete_queue(QUEUE).await;
