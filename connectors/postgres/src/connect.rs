@@ -228,8 +228,8 @@ fn describe(host: &Host, port: u16) -> String {
 
 async fn is_standby(client: &tokio_postgres::Client) -> Result<bool> {
     let row =
-        client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(|error| failure::sql(error, OPERATION))?;
-    row.try_get(0).map_err(|error| failure::sql(error, OPERATION))
+        client.query_one("SELECT pg_is_in_recovery()", &[]).await.map_err(|error| failure::sql(&error, OPERATION))?;
+    row.try_get(0).map_err(|error| failure::sql(&error, OPERATION))
 }
 
 impl Server {
@@ -274,7 +274,7 @@ impl Server {
                 110_000.. => "SET jit = off",
                 _ => "",
             };
-            client.batch_execute(settings).await.map_err(|error| failure::sql(error, OPERATION))?;
+            client.batch_execute(settings).await.map_err(|error| failure::sql(&error, OPERATION))?;
             Ok((Server { version, ..self.clone() }, client))
         };
         self.in_time(opening).await
@@ -320,7 +320,7 @@ impl Server {
                 Error::operator(ErrorKind::Authentication, OPERATION, "the server's proof of identity does not fit")
                     .with_help("check the password, and that nothing stands between Towpath and the server")
             }
-            false => failure::sql(error, OPERATION),
+            false => failure::sql(&error, OPERATION),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What PostgreSQL reports, turned into an error with kind, action and the way out. The one place that knows SQLSTATEs.
+//! What PostgreSQL reports, turned into an error with kind, action and the way out. The one place that says what an SQLSTATE
+//! means to us; some others ask for a single one.
 //!
 //! Codes: PostgreSQL manual, appendix "PostgreSQL Error Codes". The server's message is passed on; its detail is not,
 //! for it may quote a row.
@@ -56,9 +57,16 @@ impl From<&tokio_postgres::error::DbError> for ServerError {
     }
 }
 
+/// By meaning: who can mend it.
+///
+/// * What passes by itself is tried again, with growing pauses, and shows as such until it has passed. An internal error (`XX000`) is
+///   among it: most of them are races with somebody's DDL ("tuple concurrently updated", "cache lookup failed"), and a person could
+///   do nothing else about one that is not. Damaged data (`XX001`, `XX002`) is no such thing.
+/// * What the database lacks, or has in the way, a person must mend: a right, a setting, a table.
+/// * Other faults of a statement (class 42) are ours: Towpath wrote it.
 fn advice(code: &str, message: &str) -> (ErrorKind, Action, Option<&'static str>) {
-    use Action::{Operator, Retry};
-    use ErrorKind::{Authentication, Connection, Gap, Privilege, Setup, Timeout};
+    use Action::{Bug, Operator, Retry};
+    use ErrorKind::{Authentication, Connection, Gap, Internal, Privilege, Setup, Timeout};
     match code {
         "28P01" => (
             Authentication,
@@ -87,24 +95,41 @@ fn advice(code: &str, message: &str) -> (ErrorKind, Action, Option<&'static str>
         "55000" if message.contains("can no longer") => (Gap, Operator, None),
         "55000" => (Setup, Operator, Some("`towpath doctor` names the setting and the statement that changes it")),
         "55006" => (Connection, Retry, None),
-        // Too many connections; server starting, stopping, crashed; statement cancelled; resources short.
-        "57P01" | "57P02" | "57P03" | "57P05" | "57014" => (Connection, Retry, None),
+        // All slots are in use, and the like.
         "53400" => (Setup, Operator, None),
-        "40001" | "40P01" | "55P03" => (Timeout, Retry, None),
+        // A statement that was cancelled, a conflict, a lock that was not had.
+        "57014" | "40001" | "40P01" | "55P03" => (Timeout, Retry, None),
         "25006" => (Setup, Operator, Some("this server is a standby: point `url` at the primary")),
+        "XX001" | "XX002" => (
+            Setup,
+            Operator,
+            Some("the server found its own data damaged: look at its log, and repair or restore what it names"),
+        ),
+        // A table, a publication or a slot is not there, is there already, or is something else.
+        "42P01" | "42704" | "42710" | "42809" => (Setup, Operator, DOCTOR),
         _ => match code.get(..2) {
-            Some("08" | "53" | "58" | "XX") => (Connection, Retry, None),
-            _ => (Setup, Operator, Some("`towpath doctor` looks for everything that stands in the way")),
+            // The server starts, stops, crashed; too many connections; resources short; an internal error.
+            Some("08" | "40" | "53" | "57" | "58" | "XX") => (Connection, Retry, None),
+            Some("28") => (Authentication, Operator, DOCTOR),
+            Some("42") => (Internal, Bug, None),
+            _ => (Setup, Operator, DOCTOR),
         },
     }
 }
 
+const DOCTOR: Option<&str> = Some("`towpath doctor` looks for everything that stands in the way");
+
+/// Whether an error that was made here carries this SQLSTATE.
+pub(crate) fn has_state(error: &Error, state: &str) -> bool {
+    error.message.strip_suffix(')').is_some_and(|message| message.ends_with(state))
+}
+
 /// An error of the SQL client. Its own text is used only where it cannot carry what was sent.
-pub(crate) fn sql(error: tokio_postgres::Error, operation: impl Into<String>) -> Error {
+pub(crate) fn sql(error: &tokio_postgres::Error, operation: impl Into<String>) -> Error {
     if let Some(reported) = error.as_db_error() {
         return ServerError::from(reported).into_error(operation);
     }
-    let io_error = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<io::Error>());
+    let io_error = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     match io_error {
         Some(cause) => lost(cause, operation),
         None if error.is_closed() => {
@@ -137,7 +162,10 @@ mod tests {
 
     #[test]
     fn what_passes_is_retried_and_what_a_person_must_mend_is_not() {
-        for code in ["57P01", "57P02", "57P03", "53300", "53100", "55006", "08006", "XX000"] {
+        for code in [
+            "57P01", "57P02", "57P03", "57014", "53300", "53100", "55006", "55P03", "40001", "40003", "08006", "58030",
+            "XX000",
+        ] {
             assert_eq!(reported(code, "m").action, Action::Retry, "{code}");
         }
         for (code, kind) in [
@@ -146,12 +174,25 @@ mod tests {
             ("3D000", ErrorKind::Setup),
             ("42501", ErrorKind::Privilege),
             ("42704", ErrorKind::Setup),
+            ("42P01", ErrorKind::Setup),
+            ("3F000", ErrorKind::Setup),
             ("55000", ErrorKind::Setup),
+            ("XX001", ErrorKind::Setup),
         ] {
             let error = reported(code, "m");
             assert_eq!((error.kind, error.action), (kind, Action::Operator), "{code}");
             assert!(error.help.is_some(), "{code}");
         }
+        assert_eq!(reported("53400", "all replication slots are in use").action, Action::Operator);
+        for code in ["42601", "42703", "42883"] {
+            assert_eq!(reported(code, "a statement of ours").action, Action::Bug, "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_tells_its_code() {
+        assert!(has_state(&reported("55P03", "m"), "55P03"));
+        assert!(!has_state(&reported("55P03", "m"), "42P01"));
     }
 
     #[test]

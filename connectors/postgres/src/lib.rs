@@ -30,6 +30,7 @@ mod spool;
 mod sql;
 #[cfg(test)]
 mod testing;
+mod timeline;
 mod tls;
 mod types;
 mod value;

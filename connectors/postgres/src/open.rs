@@ -22,6 +22,7 @@ use crate::selection::Selection;
 use crate::slot::{self, Mark, Plan, Slot};
 use crate::snapshot::{self, Connect, Snapshotter};
 use crate::spool::Spool;
+use crate::timeline;
 use crate::wire::WalSender;
 
 pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resume: Resume) -> Result<Reader> {
@@ -39,14 +40,19 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
     }
     let mut wire = server.wal_sender().await?;
     let system = wire.identify_system().await?;
-    let identity = format!("{}-{}", system.system_id, system.timeline);
+    let identity = timeline::identity(&system);
+    let left_at = timeline::left_at(&mut wire, resume.identity.as_deref(), &system).await?;
 
-    let begin = Begin { source: name, names: &names, config, server: &server, client: &client, identity: &identity };
+    let begin =
+        Begin { source: name, names: &names, config, server: &server, client: &client, identity: &identity, left_at };
     let start = begin.start(&selection, &resume, system.flushed).await?;
     begin.replicate(&mut wire, start.from.commit).await?;
     let mut published = begin.published(&selection, &resume, start.after_gap).await?;
     let mut snapshotter = begin.snapshotter(&resume, start.after_gap, &published.coverage).await?;
 
+    if let Some(left_at) = left_at.filter(|_| !start.first_run) {
+        tracing::info!(identity, %left_at, "the server is on a new timeline, which goes on from what was recorded");
+    }
     let mut first_state = std::mem::take(&mut published.news);
     if start.after_gap {
         // All that was known of tables goes with the gap, in one transaction with what is wanted now.
@@ -98,6 +104,7 @@ struct Begin<'a> {
     server: &'a Server,
     client: &'a Client,
     identity: &'a str,
+    left_at: Option<Lsn>,
 }
 
 struct Start {
@@ -124,6 +131,7 @@ impl Begin<'_> {
             database: self.server.database(),
             identity: self.identity,
             recorded_identity: resume.identity.as_deref().filter(|_| resume.position.is_some()),
+            left_at: self.left_at,
             position,
             after_gap,
             create: self.config.create,

@@ -17,6 +17,8 @@ pub(crate) struct Wanted<'a> {
     /// `<system identifier>-<timeline>` of the server, and of the run that recorded the position.
     pub(crate) identity: &'a str,
     pub(crate) recorded_identity: Option<&'a str>,
+    /// Where this server's log left the recorded one: see [`crate::timeline`].
+    pub(crate) left_at: Option<Lsn>,
     pub(crate) position: Option<LogPosition>,
     /// `towpath snapshot --after-gap` was run: start anew, all tables are read again.
     pub(crate) after_gap: bool,
@@ -123,16 +125,8 @@ pub(crate) fn judge(found: Option<&Slot>, wanted: &Wanted<'_>) -> Result<Plan> {
     if wanted.after_gap {
         return after_gap(found, wanted);
     }
-    if let Some(recorded) = wanted.recorded_identity
-        && recorded != wanted.identity
-    {
-        let message = format!(
-            "this is the server {}, and the recorded position belongs to {recorded} (system identifier and timeline): \
-             changes after {} of the old one may be missing",
-            wanted.identity,
-            since(wanted)
-        );
-        return Err(gap(wanted.source, operation(), message));
+    if let Some(recorded) = wanted.recorded_identity {
+        goes_on_here(recorded, wanted, &operation())?;
     }
     let Some(slot) = found else {
         return match wanted.position {
@@ -173,6 +167,26 @@ pub(crate) fn judge(found: Option<&Slot>, wanted: &Wanted<'_>) -> Result<Plan> {
             Err(gap(wanted.source, operation(), message))
         }
     }
+}
+
+/// Whether the recorded position is one of this server's log.
+fn goes_on_here(recorded: &str, wanted: &Wanted<'_>, operation: &str) -> Result<()> {
+    let (here, since) = (wanted.identity, since(wanted));
+    let message = match (wanted.left_at, wanted.position) {
+        _ if recorded == here => return Ok(()),
+        // A commit record that starts where the timelines part is on the old one alone.
+        (Some(left_at), Some(position)) if position <= LogPosition::after(left_at) => return Ok(()),
+        (Some(left_at), _) => format!(
+            "this is the server {here} (system identifier and timeline), whose log left that of {recorded} at {left_at}, before \
+             {since}, which was recorded: what {recorded} committed in between never happened here, and what this server \
+             committed since {left_at} is unknown"
+        ),
+        (None, _) => format!(
+            "this is the server {here}, and the recorded position belongs to {recorded} (system identifier and timeline): \
+             changes after {since} of the old one may be missing"
+        ),
+    };
+    Err(gap(wanted.source, operation.to_owned(), message))
 }
 
 fn usable(slot: &Slot, wanted: &Wanted<'_>, operation: &str) -> Result<()> {
@@ -338,6 +352,7 @@ mod tests {
             database: "db",
             identity: "7-1",
             recorded_identity: Some("7-1"),
+            left_at: None,
             position: Some(LogPosition::after(Lsn(0x120))),
             after_gap: false,
             create: true,
@@ -379,6 +394,21 @@ mod tests {
         let ahead = Slot { confirmed_flush_lsn: Some("0/121".into()), ..slot() };
         assert!(gap_text(Some(ahead), wanted()).contains("from 0/120 to 0/121"));
         assert!(gap_text(Some(slot()), Wanted { identity: "7-2", ..wanted() }).contains("7-1"));
+    }
+
+    #[test]
+    fn a_promoted_standby_goes_on_unless_more_was_recorded_than_it_has() {
+        let promoted = |left_at| Wanted { identity: "7-2", left_at: Some(Lsn(left_at)), ..wanted() };
+        for left_at in [0x120, 0x121, 0x900] {
+            let plan = judge(Some(&slot()), &promoted(left_at)).unwrap();
+            assert_eq!(plan, Plan::Resume(LogPosition::after(Lsn(0x120))));
+        }
+        assert!(gap_text(Some(slot()), promoted(0x11F)).contains("left that of 7-1 at 0/11F, before 0/120"));
+        // Within the transaction whose commit record starts there.
+        let within = LogPosition { change: Lsn(0x90), ..LogPosition::after(Lsn(0x120)) };
+        gap_text(Some(slot()), Wanted { position: Some(within), ..promoted(0x120) });
+        // The timeline alone is not enough.
+        assert!(gap_text(None, promoted(0x900)).contains("does not exist any more"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Running statements: rows as text, names and literals quoted, the server's errors sorted by who can mend them.
+//! Running statements: rows as text, names and literals quoted.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 use towpath_contract::{Error, ErrorKind, Result};
+
+use crate::failure;
+pub(crate) use crate::failure::has_state;
 
 /// The catalogue answers in milliseconds. A session that does not in this time hangs, and with it whoever waits: the source is
 /// to be opened anew.
@@ -86,37 +89,31 @@ pub(crate) fn literal(text: &str) -> String {
     }
 }
 
-/// The server's answer, by its SQLSTATE (manual, appendix A). The text carries the server's message and never its
-/// detail, which quotes rows.
+/// What went wrong, as [`failure`] sorts it.
 pub(crate) fn failed(operation: &str, error: &tokio_postgres::Error) -> Error {
-    let Some(db) = error.as_db_error() else {
-        return Error::retry(ErrorKind::Connection, operation, format_args!("the connection failed: {error}"));
-    };
-    let code = db.code().code();
-    let message = format!("{} ({code})", db.message());
-    match code {
-        "42501" => Error::operator(ErrorKind::Privilege, operation, message),
-        "42P01" | "3F000" | "42704" => Error::operator(ErrorKind::Setup, operation, message),
-        "57014" | "55P03" => Error::retry(ErrorKind::Timeout, operation, message),
-        // A standby cannot say where the log ends: "recovery is in progress".
-        "55000" => Error::operator(ErrorKind::Setup, operation, message),
-        _ => match &code[..2] {
-            "08" | "57" | "58" | "53" | "40" => Error::retry(ErrorKind::Connection, operation, message),
-            "28" => Error::operator(ErrorKind::Authentication, operation, message),
-            "42" => Error::bug(operation, message),
-            _ => Error::operator(ErrorKind::Setup, operation, message),
-        },
-    }
-}
-
-/// The SQLSTATE behind an error that [`failed`] made.
-pub(crate) fn has_state(error: &Error, state: &str) -> bool {
-    error.message.strip_suffix(')').is_some_and(|message| message.ends_with(state))
+    failure::sql(error, operation)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::ServerError;
+
+    /// A statement's refusal means the same as the stream's.
+    #[tokio::test]
+    async fn a_refused_statement_is_sorted_by_the_one_table() {
+        let postgres = towpath_test_support::Postgres::start().await;
+        let client = crate::testing::session(&postgres.url("postgres")).await;
+        for code in ["XX000", "XX001", "42601", "42501", "53400", "55006", "57014", "40P01", "22012"] {
+            let raise = format!(
+                "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{code}', MESSAGE = 'm', DETAIL = 'a row'; END $$"
+            );
+            let error = rows(&client, "testing", &raise).await.unwrap_err();
+            let told = ServerError { code: code.into(), message: "m".into(), hint: None }.into_error("testing");
+            assert_eq!((error.kind, error.action, error.to_string()), (told.kind, told.action, told.to_string()));
+            assert!(has_state(&error, code) && !error.to_string().contains("a row"), "{error}");
+        }
+    }
 
     #[test]
     fn names_and_literals_are_quoted() {

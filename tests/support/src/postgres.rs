@@ -193,6 +193,50 @@ impl Postgres {
         self.launch().await;
     }
 
+    /// Stops it and starts it as a standby that has all of its log, slots included, and is promoted: the next timeline.
+    ///
+    /// # Panics
+    /// Before PostgreSQL 12; and when it does not start.
+    pub async fn fail_over(&mut self) {
+        assert!(self.major() >= 12, "standby.signal came with PostgreSQL 12");
+        self.stop().await;
+        self.become_standby();
+        self.start_again().await;
+        assert_eq!(self.value("SELECT pg_promote()").await, "t");
+    }
+
+    /// A standby that streams from it, without its slots; with more lines of `postgresql.conf`. It is stopped meanwhile.
+    ///
+    /// # Panics
+    /// Before PostgreSQL 12; and when one of the two does not start.
+    pub async fn standby(&mut self, lines: &str) -> Postgres {
+        assert!(self.major() >= 12, "standby.signal came with PostgreSQL 12");
+        self.stop().await;
+        let folder = Folder::owned_by(self.user.as_ref(), "pg");
+        let (binaries, user) = (self.binaries.clone(), self.user.clone());
+        let mut standby = Postgres { process: None, binaries, user, port: Port::free(), folder };
+        self.copy(&self.data(), &standby.data());
+        for slot in fs::read_dir(standby.data().join("pg_replslot")).into_iter().flatten().flatten() {
+            fs::remove_dir_all(slot.path()).expect("a slot can be removed");
+        }
+        standby.configure(&format!(
+            "port = {}\nunix_socket_directories = '{}'\nprimary_conninfo = 'host=127.0.0.1 port={} user=postgres dbname=postgres'\n{lines}",
+            standby.port(),
+            standby.folder.path().display(),
+            self.port()
+        ));
+        standby.become_standby();
+        self.start_again().await;
+        standby.launch().await;
+        standby
+    }
+
+    fn become_standby(&self) {
+        let signal = self.data().join("standby.signal");
+        fs::write(&signal, "").expect("the data folder can be written");
+        crate::folder::give(&signal, self.user.as_ref());
+    }
+
     /// Appends lines to `postgresql.conf`. They count from the next start, or `select pg_reload_conf()`.
     pub fn configure(&self, lines: &str) {
         append(&self.data().join("postgresql.conf"), lines);

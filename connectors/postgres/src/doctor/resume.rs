@@ -31,6 +31,7 @@ pub(super) async fn goes_on(subject: &Subject<'_>) -> Result<Vec<Finding>> {
         database: sql::text(&row, 0),
         identity: &identity,
         recorded_identity: Some(identity.as_str()).filter(|_| position.is_some()),
+        left_at: None,
         position,
         after_gap: false,
         create: subject.config.create,

@@ -107,18 +107,33 @@ impl WalSender {
         }
     }
 
+    /// The ancestors of a timeline, as its history file lists them; `None` where the server has no such file, which the first
+    /// timeline has none of.
+    pub(crate) async fn timeline_history(&mut self, timeline: &str) -> Result<Option<String>> {
+        let answer = self.query(&format!("TIMELINE_HISTORY {timeline}"), "asking for the timeline's history").await;
+        match answer {
+            Ok(mut row) => Ok(row.pop().flatten()),
+            Err(error) if failure::has_state(&error, "58P01") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Runs a command and gives the last row of its answer.
     async fn query(&mut self, command: &str, operation: &str) -> Result<Vec<Option<String>>> {
         self.send_query(command, operation).await?;
-        let mut row = Vec::new();
+        let (mut row, mut refused) = (Vec::new(), None);
         loop {
-            let message = self.receive(operation).await?;
+            let message = match self.receive(operation).await {
+                Ok(message) => message,
+                Err(lost) => return Err(refused.unwrap_or(lost)),
+            };
             match message.tag {
                 b'D' => {
                     row = data_row(message.body).ok_or_else(|| protocol_error("a result row is cut", operation))?;
                 }
-                b'Z' => return Ok(row),
-                b'E' => return Err(ServerError::parse(message.body).into_error(operation)),
+                b'Z' => return refused.map_or(Ok(row), Err),
+                // What ends the session is told before its end; after all else comes its readiness.
+                b'E' => refused = Some(ServerError::parse(message.body).into_error(operation)),
                 b'T' | b'C' | b'N' | b'S' => {}
                 tag => return Err(unexpected(tag, operation)),
             }

@@ -299,10 +299,98 @@ async fn a_publication_that_is_altered_and_covers_what_it_covered_is_no_gap() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_server_is_a_gap() {
     let db = Db::new(T).await;
-    let resume = Resume { identity: Some("42-1".into()), ..recorded(&db).await };
-    let error = refused(&db.source(json!({})), resume).await;
+    let resume = recorded(&db).await;
+    let (system, _) = resume.identity.as_deref().unwrap().rsplit_once('-').unwrap();
+    for other in ["42-1".to_owned(), format!("{system}-7")] {
+        let error = refused(&db.source(json!({})), Resume { identity: Some(other.clone()), ..resume.clone() }).await;
+        assert_gap(&error, &db);
+        assert!(error.message.contains(&other), "{error}");
+    }
+}
+
+/// Its log is the old one's up to where it was promoted; what was recorded is in that part, or it is not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promoted_standby_that_has_the_slot_and_all_that_was_recorded_goes_on() {
+    if major().await < 12 {
+        return;
+    }
+    let mut server = Postgres::start().await;
+    let db = Db::on(&server, T).await;
+    let resume = recorded(&db).await;
+    let old = resume.identity.clone().unwrap();
+    server.fail_over().await;
+    let client = server.client(&db.name).await;
+    client.batch_execute("INSERT INTO t VALUES (3)").await.unwrap();
+
+    let bytes = resume.position.unwrap().as_bytes().to_vec();
+    let beyond = [&[0xFF; 8][..], &bytes[8..]].concat();
+    let beyond = Resume { position: towpath_contract::Position::from_bytes(&beyond), ..resume.clone() };
+    let error = refused(&db.source(json!({})), beyond).await;
     assert_gap(&error, &db);
-    assert!(error.message.contains("42-1"), "{error}");
+    assert!(error.message.contains(&format!("left that of {old} at ")), "{error}");
+
+    let mut tap = Tap::open(db.source(json!({})), resume).await;
+    let (system, timeline) = old.rsplit_once('-').unwrap();
+    assert_eq!((timeline, tap.capture.identity()), ("1", format!("{system}-2").as_str()));
+    while tap.texts().len() < 2 {
+        tap.try_next().await.unwrap();
+    }
+    assert_eq!(tap.texts(), ["insert t [2]", "insert t [3]"]);
+    // From now on it is the server that it was.
+    let mut tap = tap.reopen().await;
+    client.batch_execute("INSERT INTO t VALUES (4)").await.unwrap();
+    while tap.texts().is_empty() {
+        tap.try_next().await.unwrap();
+    }
+    assert_eq!(tap.texts(), ["insert t [4]"]);
+}
+
+/// PostgreSQL's own way to keep a slot over a failover.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_that_was_synchronised_to_a_standby_goes_on_there() {
+    if major().await < 17 {
+        return;
+    }
+    let mut primary = Postgres::start().await;
+    let mut db = Db::on(&primary, T).await;
+    let slot = format!("towpath_{}", db.name);
+    for _ in ["publication", "slot"] {
+        let error = refused(&db.source(json!({ "create": false })), Resume::default()).await;
+        let by_hand = error.help.unwrap().split_once(": ").unwrap().1.to_owned();
+        db.sql(&by_hand.replace("'pgoutput')", "'pgoutput', failover => true)")).await;
+    }
+    primary.sql("SELECT pg_create_physical_replication_slot('standby')").await;
+    let settings = "primary_slot_name = 'standby'\nhot_standby_feedback = on\nsync_replication_slots = on";
+    let standby = primary.standby(settings).await;
+    db.client = primary.client(&db.name).await;
+
+    let mut tap = db.tap(json!({ "create": false })).await;
+    db.sql("INSERT INTO t VALUES (1)").await;
+    let synced =
+        format!("SELECT count(*) FROM pg_replication_slots WHERE slot_name = '{slot}' AND synced AND NOT temporary");
+    eventually("the slot to be synchronised", std::time::Duration::from_secs(120), async || {
+        // The standby takes it over when it has come to where the standby keeps the log from.
+        db.sql("SELECT pg_log_standby_snapshot()").await;
+        tap.drain(&db).await;
+        match standby.value(&synced).await.as_str() {
+            "1" => Ok(()),
+            _ => Err(standby.log()),
+        }
+    })
+    .await;
+    assert_eq!(tap.drain(&db).await, ["insert t [1]"]);
+    let resume = tap.close().await;
+    db.sql("INSERT INTO t VALUES (2)").await;
+    primary.stop().await;
+    assert_eq!(standby.value("SELECT pg_promote()").await, "t");
+
+    let there = db.source(json!({ "create": false, "url": standby.url(&db.name) }));
+    let mut tap = Tap::open(there, resume).await;
+    standby.sql_in(&db.name, "INSERT INTO t VALUES (3)").await;
+    while tap.texts().len() < 2 {
+        tap.try_next().await.unwrap();
+    }
+    assert_eq!(tap.texts(), ["insert t [2]", "insert t [3]"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
