@@ -15,6 +15,7 @@ mod error;
 mod ledger;
 mod limits;
 mod lock;
+mod log;
 mod open;
 mod parked;
 mod prune;
