@@ -1,5 +1,8 @@
-//! The log beside the file (`-wal`): whether it is the file's own.
+//! The log beside the file (`-wal`): whether it is the file's own, and whether it is on the disk.
 
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,9 +11,39 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use super::error::OutboxError;
 use super::lock::beside;
 
+const COPY_BYTES: usize = 1 << 20;
+
 /// The file's name for the log, whose length counts towards `max_size`.
 pub(super) fn log_path(path: &Path) -> Arc<Path> {
     beside(path, "-wal").into()
+}
+
+/// The run before may have ended between a write and its fsync, or because an fsync failed. What it wrote is then in the
+/// page cache, where we read it, and not on the disk; after a failed fsync no later one puts it there either, for Linux takes
+/// the pages for clean (`fsync(2)`). So all of it is written once more, as it is, before anybody is told that it is recorded.
+/// Nobody else writes to it: the file is ours, and locked.
+pub(super) fn write_again(path: &Path) -> Result<(), OutboxError> {
+    let written = OpenOptions::new().read(true).write(true).open(beside(path, "-wal")).and_then(|log| {
+        let mut buffer = vec![0; COPY_BYTES];
+        let mut at = 0;
+        loop {
+            match log.read_at(&mut buffer, at)? {
+                0 => return log.sync_all(),
+                read => {
+                    log.write_all_at(&buffer[..read], at)?;
+                    at += read as u64;
+                }
+            }
+        }
+    });
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(OutboxError::Io {
+            operation: "making sure of the log of",
+            path: path.to_path_buf(),
+            found: error.to_string(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// What the file alone says, without its log. 0 where it says nothing: it is new, or was never written to. `None` where it

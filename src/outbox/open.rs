@@ -17,7 +17,7 @@ use super::backlog::{Backlog, Stretch, Tally};
 use super::error::{Failure, OutboxError};
 use super::ledger::{Ledger, RouteLedger, SourceLedger};
 use super::lock::{self, FileLock, Note, beside};
-use super::log::{check_log, generation_of_file, next_generation};
+use super::log::{self, check_log, generation_of_file, next_generation};
 use super::read::resume_of;
 use super::usage::Usage;
 use super::{RouteSetup, Stored, StoredRoute};
@@ -64,6 +64,7 @@ pub(super) fn open(path: &Path, routes: &[RouteSetup], shards: u16, log_bytes_ma
     let writer = connect(path).map_err(sqlite)?;
     check_identity(&writer, path)?;
     check_log(&writer, path, generation)?;
+    log::write_again(path)?;
     prepare(&writer, path, log_bytes_max)?;
     check_content(&writer, path)?;
     let ledger = load(&writer, routes, shards).map_err(sqlite)?;
