@@ -3,6 +3,7 @@
 mod chinook;
 mod crash;
 mod delivery;
+mod disk;
 mod examples;
 mod memory;
 mod outage;

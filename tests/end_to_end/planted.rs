@@ -6,7 +6,7 @@ use std::time::Duration;
 use towpath_test_support::tokio_postgres::Client;
 use towpath_test_support::{Checker, Report, Towpath, TowpathBuilder, eventually, try_eventually};
 
-use crate::rig::{PATIENCE, QUEUE, Rig};
+use crate::rig::{PATIENCE, QUEUE, Rig, get};
 
 /// An invariant that does not hold, and how it shows.
 type Broken = (u8, String);
@@ -337,20 +337,6 @@ async fn the_source_is_told_after_the_outbox_is_written() {
         broken.then(|| (7, format!("{inserted} is confirmed and was not recorded"))).into_iter().collect()
     })
     .await;
-}
-
-/// A GET of the admin API: the status and the body.
-async fn get(rig: &Rig, path: &str) -> (u16, String) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut answer = String::new();
-    if let Ok(mut socket) = tokio::net::TcpStream::connect(("127.0.0.1", rig.admin.number())).await {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        // A process that ends meanwhile gives an empty answer.
-        let _ = socket.write_all(request.as_bytes()).await;
-        let _ = socket.read_to_string(&mut answer).await;
-    }
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    (status, answer)
 }
 
 /// A bug that no scenario knows is not caught.

@@ -1,14 +1,16 @@
-//! Private servers, a TCP fault proxy and a checker, for Towpath's tests.
+//! Private servers, a TCP fault proxy, a faulty disk and a checker, for Towpath's tests.
 //!
 //! Everything started here listens on loopback, on ports of its own, in a folder of its own, and ends with the test: on
 //! drop, on a panic, and when the test process is killed (the kernel's parent death signal does that).
 //!
 //! * [`Postgres`], [`RabbitMq`]: real servers. [`Towpath`]: the real binary.
 //! * [`Proxy`]: stands between two of them and breaks the link on command.
+//! * [`Disk`]: lies below a Towpath and fails on command; cuts the power; steps the clock.
 //! * [`Checker`]: folds what a consumer received and compares it with the database.
 //! * [`eventually`]: the only way to wait. No test sleeps.
 
 mod certificates;
+mod faulty;
 mod fold;
 mod folder;
 mod installed;
@@ -21,6 +23,7 @@ mod towpath;
 mod wait;
 
 pub use certificates::Certificates;
+pub use faulty::{Disk, Odds, PowerCut};
 pub use fold::{Checker, Report};
 pub use folder::Folder;
 pub use ports::Port;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -16,7 +17,7 @@ use crate::{Folder, eventually};
 pub struct Towpath {
     process: Process,
     launch: Launch,
-    folder: std::sync::Arc<Folder>,
+    folder: Arc<Folder>,
     log: PathBuf,
 }
 
@@ -24,7 +25,7 @@ pub struct Towpath {
 #[derive(Clone, Debug)]
 pub struct TowpathBuilder {
     launch: Launch,
-    folder: std::sync::Arc<Folder>,
+    folder: Arc<Folder>,
     config: Option<PathBuf>,
     extra: Vec<OsString>,
 }
@@ -32,7 +33,7 @@ pub struct TowpathBuilder {
 impl Towpath {
     /// `binary` is `env!("CARGO_BIN_EXE_towpath")` of the calling test.
     pub fn binary(binary: impl Into<PathBuf>) -> TowpathBuilder {
-        let folder = std::sync::Arc::new(Folder::new("run"));
+        let folder = Arc::new(Folder::new("run"));
         let mut launch = Launch::new(binary, folder.path()).env("HOME", folder.path()).env("RUST_BACKTRACE", "1");
         launch.env_clear = true;
         for kept in ["PATH", "LLVM_PROFILE_FILE"] {
@@ -185,6 +186,10 @@ impl TowpathBuilder {
     /// The folder that it will run in.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    pub(crate) fn shared_folder(&self) -> Arc<Folder> {
+        self.folder.clone()
     }
 
     /// `towpath run --config FILE`.
