@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{Failure, OutboxError};
 use super::lock::FileLock;
-use super::open::next_generation;
+use super::log::next_generation;
 use super::prune;
 use super::stats::State;
 use super::transaction::roll_back;

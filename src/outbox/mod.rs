@@ -15,6 +15,7 @@ mod error;
 mod ledger;
 mod limits;
 mod lock;
+mod log;
 mod open;
 mod parked;
 mod prune;
@@ -130,7 +131,8 @@ impl Drop for Inner {
 }
 
 impl Outbox {
-    /// Opens the file, or makes it, and holds it until it is closed. Blocks: takes milliseconds, whatever the file's size.
+    /// Opens the file, or makes it, and holds it until it is closed. Blocks: takes milliseconds, whatever the file's size; after a
+    /// crash longer by what it takes to write its log.
     pub fn open(config: &OutboxConfig, setup: Setup) -> Result<(Outbox, Stored), OutboxError> {
         Outbox::open_with(config, setup, Limits::new(config))
     }

@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -18,6 +17,7 @@ use super::backlog::{Backlog, Stretch, Tally};
 use super::error::{Failure, OutboxError};
 use super::ledger::{Ledger, RouteLedger, SourceLedger};
 use super::lock::{self, FileLock, Note, beside};
+use super::log::{self, check_log, generation_of_file, next_generation};
 use super::read::resume_of;
 use super::usage::Usage;
 use super::{RouteSetup, Stored, StoredRoute};
@@ -64,6 +64,7 @@ pub(super) fn open(path: &Path, routes: &[RouteSetup], shards: u16, log_bytes_ma
     let writer = connect(path).map_err(sqlite)?;
     check_identity(&writer, path)?;
     check_log(&writer, path, generation)?;
+    log::write_again(path)?;
     prepare(&writer, path, log_bytes_max)?;
     check_content(&writer, path)?;
     let ledger = load(&writer, routes, shards).map_err(sqlite)?;
@@ -119,35 +120,6 @@ fn keep_private(path: &Path) -> Result<(), OutboxError> {
     let io =
         |error: io::Error| OutboxError::Io { operation: "opening", path: path.to_path_buf(), found: error.to_string() };
     made.map(drop).map_err(io)
-}
-
-/// What the file alone says, without its log. 0 where it says nothing: it is new, or was never written to.
-fn generation_of_file(path: &Path) -> i64 {
-    let mut uri = String::from("file:");
-    for byte in path.as_os_str().as_encoded_bytes() {
-        match byte {
-            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
-            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
-            byte => uri.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let alone = Connection::open_with_flags(format!("{uri}?immutable=1"), flags);
-    alone.and_then(|conn| conn.query_row("SELECT generation FROM log", [], |row| row.get(0))).unwrap_or(0)
-}
-
-/// The log begins anew only after all of it went into the file, and is counted then: see `Writer::checkpoint`.
-fn check_log(conn: &Connection, path: &Path, of_file: i64) -> Result<(), OutboxError> {
-    let both = conn.query_row("SELECT generation FROM log", [], |row| row.get::<_, i64>(0)).unwrap_or(of_file);
-    match both - of_file {
-        0 | 1 => Ok(()),
-        _ => Err(OutboxError::ForeignLog { path: path.to_path_buf(), log: beside(path, "-wal") }),
-    }
-}
-
-/// To be called whenever the whole log is in the file: the next thing written may begin it anew.
-pub(super) fn next_generation(conn: &Connection) -> rusqlite::Result<()> {
-    conn.execute("UPDATE log SET generation = generation + 1", []).map(drop)
 }
 
 /// What can be seen without SQLite, which would silently begin anew.
@@ -399,9 +371,4 @@ fn older_than_noted(path: &Path, note: Note, last_seq: Seq) -> Option<String> {
          file was removed. Sources that have forgotten the changes in between will report a gap",
         path.display()
     ))
-}
-
-/// The file's name for the log, whose length counts towards `max_size`.
-pub(super) fn log_path(path: &Path) -> Arc<Path> {
-    beside(path, "-wal").into()
 }

@@ -61,7 +61,7 @@ impl Writer {
         limits: Limits,
         news: mpsc::UnboundedSender<News>,
     ) -> rusqlite::Result<Writer> {
-        let log = super::open::log_path(&shared.path);
+        let log = super::log::log_path(&shared.path);
         let usage = Usage::measure(&conn, &log)?;
         let now = Instant::now();
         let writer = Writer {

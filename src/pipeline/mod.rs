@@ -139,7 +139,12 @@ async fn failed(outbox: &Outbox) -> OutboxError {
 }
 
 fn outbox_error(error: OutboxError) -> Error {
-    Error::operator(ErrorKind::Storage, "working with the outbox", error)
+    let help = error.help();
+    let error = Error::operator(ErrorKind::Storage, "working with the outbox", error);
+    match help {
+        Some(help) => error.with_help(help),
+        None => error,
+    }
 }
 
 fn open_outbox(config: &Checked, news: mpsc::UnboundedSender<outbox::News>) -> Result<(Outbox, Stored), Error> {

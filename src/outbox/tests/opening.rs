@@ -201,6 +201,28 @@ async fn an_older_copy_beside_a_log_that_is_not_its_own_is_refused() {
     assert_eq!(place.open_at(&path).unwrap().stored.last_seq, 100);
 }
 
+/// Killed while it moved the log into the file: of that the first page is done, which says how long the file is to be.
+#[tokio::test]
+async fn a_file_into_which_a_part_of_its_log_was_moved_is_no_older_copy() {
+    const PAGE: usize = 16 * 1024;
+    let place = Place::new();
+    // Its log began anew a few times.
+    for _ in 0..3 {
+        place.open().close().await;
+    }
+    let open = place.open();
+    open.record(many(A, "a", 100, 1000), 1).await;
+    let killed = as_killed(&place);
+    open.close().await;
+    let (path, log) = (killed.path().join("outbox.db"), fs::read(killed.path().join("outbox.db-wal")).unwrap());
+    // sqlite.org/fileformat2.html#the_write_ahead_log
+    let first_page = log[32..].chunks_exact(24 + PAGE).rfind(|frame| frame[..4] == [0, 0, 0, 1]);
+    let first_page = &first_page.expect("the file grew, and so its first page changed")[24..];
+    let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all(first_page).unwrap();
+    assert_eq!(place.open_at(&path).unwrap().stored.last_seq, 100);
+}
+
 #[tokio::test]
 async fn nobody_else_may_read_it() {
     use std::os::unix::fs::PermissionsExt;

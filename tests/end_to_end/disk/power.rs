@@ -27,6 +27,21 @@ async fn a_power_cut_at_any_moment_loses_nothing() {
         } else {
             rig.inbox.until_count(random.usize(0..400), PATIENCE).await;
         }
+        if round % 3 == 0 {
+            // What this one wrote is in the page cache alone, and the next one builds on it.
+            disk.seed(random.u64(..));
+            disk.sync_errors(Odds::Of1000(random.u16(10..300)));
+            towpath.wait_for_end(PATIENCE).await;
+            disk.heal();
+            let already = towpath.log().len();
+            towpath.start_again();
+            towpath.wait_for_log_after(already, "capturing", PATIENCE).await;
+            rig.inbox.until_count(rig.inbox.received().len() + random.usize(0..50), PATIENCE).await;
+        }
+        if round % 4 == 0 {
+            // Clean, unless it was started a moment ago and does not listen for signals yet.
+            towpath.terminate(PATIENCE).await;
+        }
         let cut = disk.power_cut(&mut towpath, random.u64(..));
         eprintln!("round {round}: {cut:?}");
         // In the middle of its start it has promised nothing yet.
@@ -40,6 +55,9 @@ async fn a_power_cut_at_any_moment_loses_nothing() {
     load.stop().await;
     checker.settle(&client, &mut rig.inbox, PATIENCE).await;
     assert!(towpath.terminate(PATIENCE).await.success());
+    let outbox = rusqlite::Connection::open(towpath.folder().join("outbox.db")).expect("the outbox is a file");
+    let intact = outbox.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0));
+    assert_eq!(intact.as_deref(), Ok("ok"));
 }
 
 /// The commit is in the page cache and not on the disk: fsync failed, or Towpath was killed while it lasted. The next run finds it in
@@ -61,10 +79,8 @@ async fn what_only_the_page_cache_holds_is_not_taken_for_recorded() {
         }
         rig.postgres.sql(&format!("INSERT INTO t VALUES ({round}, repeat('x', 5000))")).await;
         if killed {
-            eventually("an fsync to be in progress", PATIENCE, async || {
-                if disk.faults() > faults { Ok(()) } else { Err(()) }
-            })
-            .await;
+            let begun = async || if disk.faults() > faults { Ok(()) } else { Err(()) };
+            eventually("an fsync to be in progress", PATIENCE, begun).await;
         } else {
             towpath.wait_for_end(PATIENCE).await;
         }

@@ -1,9 +1,10 @@
 //! A disk and a wall clock that misbehave on command, below one process.
 //!
-//! A small C library (`faulty/preload.c`), loaded by `LD_PRELOAD`, stands between Towpath and libc. It looks at a file that it
+//! A small C library (`faulty/preload.h`), loaded by `LD_PRELOAD`, stands between Towpath and libc. It looks at a file that it
 //! maps, and that [`Disk`] writes: faults come and go while the process runs, and stay over its restarts. [`Disk::power_cut`]
 //! is in `faulty/power.rs`, with what it takes a disk for. Linux with glibc, on x86_64 and aarch64.
 
+mod journal;
 mod library;
 mod power;
 
@@ -38,7 +39,7 @@ pub struct Disk {
     _folder: Arc<Folder>,
 }
 
-/// As `struct settings` in `preload.c`.
+/// As `struct settings` in `preload.h`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Settings {
     no_space: u64,
@@ -173,7 +174,7 @@ impl TowpathBuilder {
         let (files, control, journal) = (run.join(files), own.join("control"), own.join("journal"));
         let made = File::options().read(true).write(true).create_new(true).open(&control);
         let made = made.and_then(|file| file.set_len(CONTROL_BYTES).map(|()| file)).expect("a file can be made");
-        power::start_journal(&files, &journal);
+        journal::start(&files, &journal);
         let folder = self.shared_folder();
         let builder = self
             .env("LD_PRELOAD", library)

@@ -2,23 +2,25 @@
 //!
 //! The model, for each file by itself:
 //!
-//! * What was written before an fsync or fdatasync began that then succeeded is durable: content, length, and the file's name
-//!   (on Linux a name is its folder's, and SQLite syncs that too; here it comes with the file).
+//! * What was written before an fsync or fdatasync began that then succeeded is durable: content, length, and that there is such
+//!   a file (on Linux that is its folder's matter; here it comes with the file).
 //! * Of every other write any 512-byte sectors may be there, and others not, in the order of the writes; bytes of a sector that
 //!   were not written stay as they were (SQLite's "powersafe overwrite"). A file that grows may have its new length without
 //!   the data: zeros.
-//! * A truncation, and a removal, may or may not have happened: independent of the writes around it.
+//! * A truncation, and a removal, may or may not have happened: independent of the writes around it. A removal is durable once
+//!   the folder was synced, or a file of that name that was made later.
 //! * What was written before an fsync that failed never becomes durable by a later one; only by being written again.
 //! * A file that was never synced may be gone. The index of SQLite's log (`-shm`) always is: it is memory.
 //!
-//! This is wider than what one file system does. SQLite asks no more of a disk (sqlite.org/atomiccommit.html, section 2).
+//! This is wider than what one file system does, and what SQLite expects (sqlite.org/atomiccommit.html, section 2, and
+//! sqlite.org/psow.html).
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
+
+use super::journal::{self, Change, Done, Fate, History};
 
 const SECTOR: u64 = 512;
 
@@ -31,69 +33,13 @@ pub struct PowerCut {
     pub lost: usize,
 }
 
-/// `enum kind` of `preload.c`.
-const WRITE: u32 = 1;
-const LENGTH: u32 = 2;
-const REMOVED: u32 = 3;
-const SYNC_BEGUN: u32 = 4;
-const SYNCED: u32 = 5;
-const SYNC_FAILED: u32 = 6;
-const HEAD_BYTES: usize = 24;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// Some fsync may still make it durable.
-    Open,
-    Durable,
-    /// The fsync that was to make it durable failed.
-    Dropped,
-}
-
-#[derive(Debug)]
-enum Change<'a> {
-    Write { at: u64, data: &'a [u8] },
-    Length(u64),
-    Removed,
-}
-
-/// What was done to one file, in order.
-#[derive(Debug, Default)]
-struct History<'a> {
-    changes: Vec<(Change<'a>, Fate)>,
-    /// By the sync's number: how many changes came before it.
-    syncs: BTreeMap<u64, usize>,
-}
-
 /// A file's content; `None` where there is no such file.
 type Content = Option<Vec<u8>>;
-
-/// What is there at the start is durable.
-pub(super) fn start_journal(files: &Path, journal: &Path) {
-    let mut entries = Vec::new();
-    for (name, path) in present(files) {
-        let content = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        entry(&mut entries, WRITE, &name, 0, &content);
-        entry(&mut entries, SYNC_BEGUN, &name, 0, &[]);
-        entry(&mut entries, SYNCED, &name, 0, &[]);
-    }
-    // Written in place: the process may have it open.
-    let written = File::create(journal).and_then(|mut file| file.write_all(&entries));
-    written.unwrap_or_else(|error| panic!("{}: {error}", journal.display()));
-}
-
-fn entry(entries: &mut Vec<u8>, kind: u32, name: &str, at: u64, data: &[u8]) {
-    entries.extend(kind.to_ne_bytes());
-    entries.extend((name.len() as u32).to_ne_bytes());
-    entries.extend(at.to_ne_bytes());
-    entries.extend((data.len() as u64).to_ne_bytes());
-    entries.extend(name.as_bytes());
-    entries.extend(data);
-}
 
 /// The process is dead. Rewrites its files, and starts their journal anew.
 pub(super) fn cut(files: &Path, journal: &Path, seed: u64) -> PowerCut {
     let bytes = fs::read(journal).unwrap_or_else(|error| panic!("{}: {error}", journal.display()));
-    let (histories, last) = read(&bytes);
+    let (histories, last) = journal::read(&bytes);
     let mut random = Rng::with_seed(seed);
     // How much survives differs from cut to cut: nothing, all, or some.
     let share = f64::from(random.u32(0..=4)) / 4.0;
@@ -111,7 +57,7 @@ pub(super) fn cut(files: &Path, journal: &Path, seed: u64) -> PowerCut {
     }
     // It may not be there.
     let _ = fs::remove_file(at(files, "-shm"));
-    start_journal(files, journal);
+    journal::start(files, journal);
     cut
 }
 
@@ -121,75 +67,17 @@ fn at(files: &Path, name: &str) -> PathBuf {
     path.into()
 }
 
-/// The files whose path begins with `files`, by what follows; also in folders of that name.
-fn present(files: &Path) -> Vec<(String, PathBuf)> {
-    let mut folders = vec![files.parent().expect("a file has a folder").to_path_buf()];
-    let mut found = Vec::new();
-    while let Some(folder) = folders.pop() {
-        let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        for path in entries.map(|entry| entry.expect("a folder can be read").path()) {
-            let name = path.to_str().and_then(|path| path.strip_prefix(files.to_str()?));
-            match name {
-                Some(_) if path.is_dir() => folders.push(path),
-                Some(name) if name != "-shm" => found.push((name.to_owned(), path)),
-                _ => {}
-            }
-        }
-    }
-    found
-}
-
-/// The journal, by file; and the file that its last entry changes.
-fn read(mut bytes: &[u8]) -> (BTreeMap<String, History<'_>>, Option<&str>) {
-    let mut histories = BTreeMap::<String, History<'_>>::new();
-    let mut last = None;
-    while let Some((head, rest)) = bytes.split_at_checked(HEAD_BYTES) {
-        let half = |at: usize| u32::from_ne_bytes(head[at..at + 4].try_into().expect("four bytes"));
-        let word = |at: usize| u64::from_ne_bytes(head[at..at + 8].try_into().expect("eight bytes"));
-        let (kind, name_bytes, at, data_bytes) = (half(0), half(4) as usize, word(8), word(16) as usize);
-        // Killed while it wrote the entry: nothing was done yet.
-        let Some((name, rest)) = rest.split_at_checked(name_bytes) else { break };
-        let Some((data, rest)) = rest.split_at_checked(data_bytes) else { break };
-        let name = std::str::from_utf8(name).expect("the journal is whole, and its names are UTF-8");
-        histories.entry(name.to_owned()).or_default().add(kind, at, data);
-        last = (kind <= REMOVED).then_some(name);
-        bytes = rest;
-    }
-    (histories, last)
-}
-
-impl<'a> History<'a> {
-    fn add(&mut self, kind: u32, at: u64, data: &'a [u8]) {
-        let change = match kind {
-            WRITE => Change::Write { at, data },
-            LENGTH => Change::Length(at),
-            REMOVED => Change::Removed,
-            SYNC_BEGUN => {
-                self.syncs.insert(at, self.changes.len());
-                return;
-            }
-            SYNCED | SYNC_FAILED => {
-                let before = self.syncs.remove(&at).expect("a sync begins before it ends");
-                let fate = if kind == SYNCED { Fate::Durable } else { Fate::Dropped };
-                let open = self.changes[..before].iter_mut().filter(|(_, fate)| *fate == Fate::Open);
-                open.for_each(|(_, old)| *old = fate);
-                return;
-            }
-            kind => panic!("the journal is whole, and has no kind {kind}"),
-        };
-        self.changes.push((change, Fate::Open));
-    }
-
+impl History<'_> {
     /// As the process saw it after the first `count` of its changes.
     fn seen(&self, count: usize) -> Content {
         let mut content = None;
-        self.changes[..count].iter().for_each(|(change, _)| change.apply(&mut content));
+        self.changes[..count].iter().for_each(|done| done.change.apply(&mut content));
         content
     }
 
     fn after_power_cut(&self, share: f64, random: &mut Rng, cut: &mut PowerCut) -> Content {
         let mut content = None;
-        for (change, fate) in &self.changes {
+        for Done { change, fate, .. } in &self.changes {
             if *fate == Fate::Durable {
                 change.apply(&mut content);
                 continue;
@@ -265,8 +153,8 @@ fn assert_complete(path: &Path, history: &History<'_>, was_last: bool) {
     let found = fs::read(path).unwrap_or_default();
     let all = history.changes.len();
     let explained = found == history.seen(all).unwrap_or_default()
-        || match history.changes.last().filter(|_| was_last) {
-            Some((Change::Write { at, data }, _)) => {
+        || match history.changes.last().filter(|_| was_last).map(|done| &done.change) {
+            Some(Change::Write { at, data }) => {
                 let there = found.get(*at as usize..).unwrap_or_default();
                 let done = data.iter().zip(there).take_while(|(data, there)| data == there).count();
                 let mut content = history.seen(all - 1);
@@ -276,7 +164,7 @@ fn assert_complete(path: &Path, history: &History<'_>, was_last: bool) {
             Some(_) => found == history.seen(all - 1).unwrap_or_default(),
             None => false,
         };
-    assert!(explained, "{} was changed by a call that preload.c does not know", path.display());
+    assert!(explained, "{} was changed by a call that the library does not know", path.display());
 }
 
 #[cfg(test)]

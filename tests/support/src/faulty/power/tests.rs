@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::faulty::journal::{FOLDER, LENGTH, REMOVED, SYNC_BEGUN, SYNC_FAILED, SYNCED, WRITE, entry, read};
 
 const SEEDS: u64 = 200;
 
@@ -35,6 +36,13 @@ impl Journal {
 
     fn end_sync(mut self, kind: u32) -> Journal {
         entry(&mut self.bytes, kind, "", self.syncs, &[]);
+        self
+    }
+
+    fn sync_folder(mut self) -> Journal {
+        self.syncs += 1;
+        entry(&mut self.bytes, SYNC_BEGUN, FOLDER, self.syncs, &[]);
+        entry(&mut self.bytes, SYNCED, FOLDER, self.syncs, &[]);
         self
     }
 
@@ -102,7 +110,11 @@ fn a_truncation_and_a_removal_may_be_undone_until_they_are_synced() {
     assert_eq!(journal.sync().outcomes(), contents([b"a"]));
     let journal = Journal::default().write(0, b"abc").sync().remove();
     assert_eq!(journal.outcomes(), BTreeSet::from([None, Some(b"abc".to_vec())]));
-    assert_eq!(journal.write(0, b"d").sync().outcomes(), contents([b"d"]));
+    let again = |journal: Journal| journal.write(0, b"d").sync();
+    assert_eq!(again(journal).outcomes(), contents([b"d"]));
+    let journal = Journal::default().write(0, b"abc").sync().remove().sync_folder();
+    assert_eq!(journal.outcomes(), BTreeSet::from([None]));
+    assert_eq!(again(journal).outcomes(), contents([b"d"]));
 }
 
 /// A process that was killed: the last change was not done, or in part.
