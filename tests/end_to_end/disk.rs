@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use towpath_test_support::{Disk, Folder, Odds, Towpath, eventually};
 
-use crate::rig::{PATIENCE, Rig, get};
+use crate::rig::{PATIENCE, Rig};
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
 
@@ -56,7 +56,7 @@ impl Load {
 }
 
 async fn ready(rig: &Rig) {
-    eventually("/readyz to be green", PATIENCE, async || match get(rig, "/readyz").await {
+    eventually("/readyz to be green", PATIENCE, async || match rig.admin().get("/readyz").await {
         (200, _) => Ok(()),
         other => Err(other),
     })
@@ -121,7 +121,7 @@ async fn a_full_disk_is_waited_for() {
     for fault in full {
         fault(&mut disk);
         said_to_be_full(&rig).await;
-        assert_eq!(get(&rig, "/healthz").await.0, 200, "it passes");
+        assert_eq!(rig.admin().get("/healthz").await.0, 200, "it passes");
         disk.heal();
         ready(&rig).await;
     }
@@ -148,7 +148,7 @@ async fn a_full_disk_is_waited_for() {
 
 async fn said_to_be_full(rig: &Rig) {
     eventually("/readyz to say that the disk is full", PATIENCE, async || {
-        let answer = get(rig, "/readyz").await;
+        let answer = rig.admin().get("/readyz").await;
         if answer.0 == 503 && answer.1.contains("the disk is full") { Ok(()) } else { Err(answer) }
     })
     .await;

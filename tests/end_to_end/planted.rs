@@ -6,7 +6,7 @@ use std::time::Duration;
 use towpath_test_support::tokio_postgres::Client;
 use towpath_test_support::{Checker, Report, Towpath, TowpathBuilder, eventually, try_eventually};
 
-use crate::rig::{PATIENCE, QUEUE, Rig, get};
+use crate::rig::{PATIENCE, QUEUE, Rig};
 
 /// An invariant that does not hold, and how it shows.
 type Broken = (u8, String);

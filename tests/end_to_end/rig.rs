@@ -88,17 +88,3 @@ impl Rig {
         checker.settle(client, &mut self.inbox, PATIENCE).await
     }
 }
-
-/// A GET of the admin API: the status and the body.
-pub(crate) async fn get(rig: &Rig, path: &str) -> (u16, String) {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let mut answer = String::new();
-    if let Ok(mut socket) = tokio::net::TcpStream::connect(("127.0.0.1", rig.admin.number())).await {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        // A process that ends meanwhile gives an empty answer.
-        let _ = socket.write_all(request.as_bytes()).await;
-        let _ = socket.read_to_string(&mut answer).await;
-    }
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
-    (status, answer)
-}

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use towpath_test_support::{Checker, Towpath, eventually};
 
 use super::{Load, TABLE, ready, towpath};
-use crate::rig::{PATIENCE, Rig, get};
+use crate::rig::{PATIENCE, Rig};
 
 const DAY: i64 = 86_400;
 
@@ -107,7 +107,7 @@ fn reader(towpath: &Towpath) -> rusqlite::Connection {
 }
 
 async fn metric(rig: &Rig, name: &str) -> f64 {
-    let metrics = get(rig, "/metrics").await.1;
+    let metrics = rig.admin().get("/metrics").await.1;
     let line = metrics.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name}:\n{metrics}"));
     let value = line.rsplit(' ').next().and_then(|value| value.parse().ok());
     value.unwrap_or_else(|| panic!("{line}"))

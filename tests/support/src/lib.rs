@@ -5,6 +5,7 @@
 //!
 //! * [`Postgres`], [`RabbitMq`]: real servers. [`Towpath`]: the real binary.
 //! * [`Proxy`]: stands between two of them and breaks the link on command.
+//! * [`AmqpProxy`]: stands between a publisher and RabbitMQ, falsifies the confirms, and bears witness to what was told.
 //! * [`Disk`]: lies below a Towpath and fails on command; cuts the power; steps the clock.
 //! * [`Checker`]: folds what a consumer received and compares it with the database.
 //! * [`eventually`]: the only way to wait. No test sleeps.
@@ -26,7 +27,7 @@ mod wait;
 pub use amqp_proxy::{AmqpProxy, Confirms};
 pub use certificates::Certificates;
 pub use faulty::{Disk, Odds, PowerCut};
-pub use fold::{Checker, Report};
+pub use fold::{Changes, Checker, Report};
 pub use folder::Folder;
 pub use ports::Port;
 pub use postgres::{Postgres, PostgresBuilder};
