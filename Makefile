@@ -37,7 +37,7 @@ test-versions: install
 DURATION ?= 1800
 chaos: install
 	cargo nextest run $(features) --profile long --no-capture -E 'test(/^planted::/)'
-	TOWPATH_SECONDS=$(DURATION) TOWPATH_ROWS_MAX=100000 $(if $(SEED),TOWPATH_SEED=$(SEED)) \
+	TOWPATH_SECONDS=$(DURATION) TOWPATH_ROWS_MAX=100000 TOWPATH_SEED=$(or $(SEED),$(shell date +%s)) \
 		cargo nextest run $(features) --profile long --no-capture -E 'test(whatever_happens_every_promise_holds)'
 
 ROUNDS ?= 300

@@ -23,6 +23,9 @@ use sessions::Sessions;
 use verdict::Verdict;
 use watch::{READY_LAG_MAX, Watch};
 
+/// What is part of `make test` draws the same faults every time; `make chaos` draws others.
+const SHORT_FORM_SEED: u64 = 2_207_422_228;
+
 /// After the faults of a round, all that was committed must have come within this.
 const DRAIN_WITHIN: Duration = Duration::from_secs(90);
 
@@ -49,8 +52,8 @@ struct Run {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_happens_every_promise_holds() {
-    let seed = setting("TOWPATH_SEED", fastrand::u64(..u64::from(u32::MAX)));
-    let time = Duration::from_secs(setting("TOWPATH_SECONDS", 120));
+    let seed = setting("TOWPATH_SEED", SHORT_FORM_SEED);
+    let time = Duration::from_secs(setting("TOWPATH_SECONDS", 60));
     eprintln!("TOWPATH_SEED={seed} TOWPATH_SECONDS={}", time.as_secs());
     let mut run = Run::begin(seed).await;
     let began = Instant::now();
