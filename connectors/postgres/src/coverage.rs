@@ -26,7 +26,7 @@ pub(crate) struct Coverage {
     operations: BTreeSet<String>,
     /// By the table's oid, which a new name does not change.
     tables: BTreeMap<String, Covered>,
-    /// The oids of unlogged tables, of which no publication knows: a captured one may become so.
+    /// The oids of unlogged tables that are asked for, of which no publication knows: a captured one may become so.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     unlogged: BTreeSet<String>,
 }
@@ -69,9 +69,11 @@ impl Coverage {
         for row in &rows {
             entries.entry(sql::text(row, 0)).or_default().insert(sql::text(row, 1).to_owned());
         }
-        let unlogged = "SELECT oid FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND relpersistence = 'u'";
+        let unlogged = "SELECT c.oid, n.nspname, c.relname FROM pg_catalog.pg_class c \
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'u'";
         let unlogged = sql::rows(client, operation, unlogged).await?;
-        coverage.unlogged = unlogged.iter().map(|row| sql::text(row, 0).to_owned()).collect();
+        let asked_for = unlogged.iter().filter(|row| selection.matches(sql::text(row, 1), sql::text(row, 2)));
+        coverage.unlogged = asked_for.map(|row| sql::text(row, 0).to_owned()).collect();
         let wanted = wanted_tables(client, selection, coverage.options.via_root).await?;
         for Listed { oid, table: (schema, name), .. } in &wanted {
             let entries = entries.remove(oid.as_str()).unwrap_or_default();
@@ -120,7 +122,7 @@ impl Coverage {
             );
         }
         let lost = |(oid, before): (&String, &Covered)| {
-            if now.unlogged.contains(oid) {
+            if !before.entries.is_empty() && now.unlogged.contains(oid) {
                 return Some(format!("{} (it is unlogged)", before.name));
             }
             let covered = now.tables.get(oid)?;
@@ -225,6 +227,8 @@ mod tests {
         assert!(before.lost(&back).unwrap().contains("publish s.t1,"));
         let unlogged = Coverage { unlogged: ["1".to_owned()].into(), ..coverage(&["insert"], &[("2", &["table 8"])]) };
         assert!(before.lost(&unlogged).unwrap().contains("publish s.t1 (it is unlogged),"));
+        let never_covered = Coverage { unlogged: ["3".to_owned()].into(), ..before.clone() };
+        assert_eq!(before.lost(&never_covered), None);
         // Covered twice for a while, and never by none.
         let twice = coverage(&["insert"], &[("1", &["schema 3", "table 7"]), ("2", &["table 8"])]);
         let other = coverage(&["insert"], &[("1", &["schema 3"]), ("2", &["table 8"])]);
