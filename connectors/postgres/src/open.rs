@@ -48,7 +48,7 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
     let start = begin.start(&selection, &resume, system.flushed).await?;
     begin.replicate(&mut wire, start.from.commit).await?;
     let mut published = begin.published(&selection, &resume, start.after_gap).await?;
-    let mut snapshotter = begin.snapshotter(&resume, start.after_gap, &published.coverage).await?;
+    let mut snapshotter = begin.snapshotter(&resume, &start, &published.coverage).await?;
 
     if let Some(left_at) = left_at.filter(|_| !start.first_run) {
         tracing::info!(identity, %left_at, "the server is on a new timeline, which goes on from what was recorded");
@@ -111,6 +111,8 @@ struct Start {
     from: LogPosition,
     first_run: bool,
     after_gap: bool,
+    /// It was made just now, after all that is captured was published.
+    slot_is_new: bool,
 }
 
 impl Begin<'_> {
@@ -154,19 +156,19 @@ impl Begin<'_> {
             },
         )
         .await?;
-        let from = match slot::judge(found.as_ref(), &wanted)? {
-            Plan::Resume(position) => return Ok(Start { from: position, first_run: false, after_gap }),
+        let first = |lsn, slot_is_new| Start { from: LogPosition::after(lsn), first_run: true, after_gap, slot_is_new };
+        Ok(match slot::judge(found.as_ref(), &wanted)? {
+            Plan::Resume(from) => Start { from, first_run: false, after_gap, slot_is_new: false },
             Plan::Start(lsn) => {
                 self.mark(Mark::CreatedAt(lsn)).await?;
-                lsn
+                first(lsn, false)
             }
-            Plan::Create => self.create_slot().await?,
+            Plan::Create => first(self.create_slot().await?, true),
             Plan::Recreate => {
                 slot::drop(self.client, &self.names.slot).await?;
-                self.create_slot().await?
+                first(self.create_slot().await?, true)
             }
-        };
-        Ok(Start { from: LogPosition::after(from), first_run: true, after_gap })
+        })
     }
 
     /// What the publication covers, which must never have been less since the last run.
@@ -193,7 +195,7 @@ impl Begin<'_> {
 
     /// The snapshots that are wanted, or were interrupted. After a gap every table is read, whatever the config says.
     /// What is not published is not read either: it would be read once, and never followed.
-    async fn snapshotter(&self, resume: &Resume, after_gap: bool, coverage: &Coverage) -> Result<Option<Snapshotter>> {
+    async fn snapshotter(&self, resume: &Resume, start: &Start, coverage: &Coverage) -> Result<Option<Snapshotter>> {
         let publication = self.names.publication.clone();
         let mut captured = catalog::captured(self.client, &self.config.tables, Some(&publication)).await?;
         captured.tables.retain(|table| coverage.covers(table.oid));
@@ -213,10 +215,16 @@ impl Begin<'_> {
             Box::pin(async move { server.sql().await })
         });
         let nothing = BTreeMap::new();
-        let state = if after_gap { &nothing } else { &resume.state };
-        let mut snapshotter =
-            Snapshotter::start(connect, &self.config.snapshot, Some(publication), captured.tables, state)?;
-        if after_gap && self.config.snapshot.mode == SnapshotMode::Never {
+        let state = if start.after_gap { &nothing } else { &resume.state };
+        let mut snapshotter = Snapshotter::start(
+            connect,
+            &self.config.snapshot,
+            Some(publication),
+            captured.tables,
+            state,
+            start.slot_is_new,
+        )?;
+        if start.after_gap && self.config.snapshot.mode == SnapshotMode::Never {
             snapshotter.request(SnapshotRequest { tables: Vec::new() })?;
         }
         Ok(Some(snapshotter))

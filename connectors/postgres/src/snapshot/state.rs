@@ -15,7 +15,7 @@ pub(super) struct TableState {
     pub(super) oid: u32,
     /// False when the table was asked for again: then consumers have rows of it already.
     pub(super) first: bool,
-    /// It came to be published while Towpath's slot was there already. What a transaction wrote to it before is not in the stream, even
+    /// It may have come to be published while Towpath's slot was there already. What a transaction wrote to it before is not in the stream, even
     /// if it commits after: all that are writing must end before it is read.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) published_late: bool,

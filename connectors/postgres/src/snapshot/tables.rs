@@ -50,11 +50,11 @@ impl Tables {
         tables: Vec<CapturedTable>,
         recorded: &BTreeMap<String, Vec<u8>>,
         initial: bool,
+        slot_is_new: bool,
     ) -> Result<(Tables, Vec<StateEntry>)> {
         let mut entries = Vec::with_capacity(tables.len());
         let mut changed = Vec::new();
-        // Slot and publication are older than the first entry.
-        let published_late = recorded.keys().any(|name| name.starts_with(PREFIX));
+        let published_late = !slot_is_new;
         for table in tables {
             let name = state::entry_name(&table);
             let known = recorded.get(&name).map(|json| TableState::parse(&name, json)).transpose()?;
@@ -292,7 +292,8 @@ impl Tables {
                 // Rows that were read before the request are not what was asked for.
                 Some(state) if state.status == Status::Running => state.again = true,
                 state => {
-                    let again = TableState::wanted(&entry.table, false);
+                    // Nobody knows here since when it has been published: waiting for those who write now costs little.
+                    let again = TableState { published_late: true, ..TableState::wanted(&entry.table, false) };
                     let stamp = state.as_ref().map_or(0, |state| state.stamp);
                     *state = Some(TableState { stamp, drop: state.take().and_then(|state| state.drop), ..again });
                 }
