@@ -180,12 +180,17 @@ impl Drop for Spool {
 fn failed(folder: &std::path::Path, error: &io::Error) -> Error {
     let operation = format!("spooling transactions in {}", folder.display());
     match error.kind() {
-        // Passes when somebody makes room; meanwhile nothing is confirmed and nothing lost.
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
+            Error::operator(ErrorKind::Storage, operation, error)
+                .with_help("the folder must be writable for Towpath's user")
+        }
+        // These pass when somebody makes room, or with the disk's trouble; meanwhile nothing is confirmed and nothing lost.
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Error::retry(ErrorKind::Storage, operation, "the disk is full").with_help("make room there")
         }
-        _ => Error::operator(ErrorKind::Storage, operation, error)
-            .with_help("the folder must be writable for Towpath's user"),
+        _ => {
+            Error::retry(ErrorKind::Storage, operation, error).with_help("see to the disk: the system's log says more")
+        }
     }
 }
 

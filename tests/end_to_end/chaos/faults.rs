@@ -276,7 +276,7 @@ impl Ground {
         }
     }
 
-    /// Ends what has not ended by itself. The queue is empty and nothing comes into it: `DeleteQueue` may make it anew.
+    /// Ends what has not ended by itself.
     pub(super) async fn heal(&mut self, faults: &[Fault]) {
         self.disk.seed(self.random.u64(..));
         self.rig.source_link.heal();
@@ -286,9 +286,7 @@ impl Ground {
         self.disk.clock_step(0);
         let had = |fault| faults.contains(&fault);
         if had(Fault::DeleteQueue) {
-            self.rig.rabbit.delete_queue(QUEUE).await;
             self.rig.rabbit.declare_queue(QUEUE, QueueKind::Quorum).await;
-            self.rig.inbox.connect_again();
         }
         if had(Fault::DeleteExchange) {
             self.rig.rabbit.declare_exchange("towpath").await;

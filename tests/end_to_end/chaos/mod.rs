@@ -153,6 +153,9 @@ impl Run {
         }
         sessions.work(50).await;
         self.next = sessions.stop().await;
+        if faults.contains(&Fault::DeleteQueue) {
+            self.delete_queue().await;
+        }
         self.receive().await;
         self.ground.heal(faults).await;
         if faults.iter().any(|fault| fault.is_gap()) {
@@ -180,6 +183,24 @@ impl Run {
             "round {round}: drained in {took:.1?}; {} events, {came_twice} came twice, {refused} were refused",
             report.events
         );
+    }
+
+    /// What it held was received, and nothing comes into it: its binding is gone.
+    async fn delete_queue(&mut self) {
+        eventually("the queue to be empty", DRAIN_WITHIN, async || {
+            self.receive().await;
+            match self.ground.rig.rabbit.depth(QUEUE).await {
+                0 => Ok(()),
+                more => Err(more),
+            }
+        })
+        .await;
+        self.ground.rig.rabbit.delete_queue(QUEUE).await;
+        let told = async || {
+            self.receive().await;
+            self.ground.rig.inbox.is_cut_off().then_some(()).ok_or(())
+        };
+        eventually("the consumer to be told of the end of its queue", DRAIN_WITHIN, told).await;
     }
 
     async fn receive(&mut self) -> usize {

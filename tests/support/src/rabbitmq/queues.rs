@@ -255,9 +255,9 @@ impl Inbox {
         &self.received
     }
 
-    /// Its queue was deleted and made anew.
-    pub fn connect_again(&mut self) {
-        self.link = None;
+    /// Whether the broker is away, or told that the queue was deleted. Then all that it sent before was received.
+    pub fn is_cut_off(&self) -> bool {
+        self.link.is_none()
     }
 
     /// Receives what is at hand, and acknowledges it. Returns when nothing came for a moment, or the broker is away.
