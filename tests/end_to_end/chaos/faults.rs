@@ -325,13 +325,18 @@ impl Ground {
         );
     }
 
-    pub(super) async fn snapshot(&self) {
+    /// Asks for it, as long as there is somebody to ask.
+    pub(super) async fn snapshot(&mut self) {
         let tables = super::schema::keyed_names();
         let mut args = vec!["snapshot", "--config", "{config}", "db"];
         args.extend(tables.iter().map(String::as_str));
         eventually("a snapshot to begin", PATIENCE, async || {
             let asked = self.builder.command(&args).await;
-            if asked.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&asked.stderr).into_owned()) }
+            // A disk that fails ends it, until `heal`.
+            if asked.status.success() || self.towpath.ended().is_some() {
+                return Ok(());
+            }
+            Err(String::from_utf8_lossy(&asked.stderr).into_owned())
         })
         .await;
     }

@@ -26,6 +26,8 @@ pub(super) struct Tables {
     by_oid: HashMap<u32, usize>,
     /// Some entry has a rule of what to drop.
     dropping: bool,
+    /// What has no entry may have come to be published after the slot was made.
+    published_late: bool,
     logged: Instant,
 }
 
@@ -81,7 +83,7 @@ impl Tables {
             }
         }
         let by_oid = entries.iter().enumerate().map(|(index, entry)| (entry.table.oid, index)).collect();
-        let mut tables = Tables { entries, by_oid, dropping: false, logged: Instant::now() };
+        let mut tables = Tables { entries, by_oid, dropping: false, published_late, logged: Instant::now() };
         tables.update_dropping();
         Ok((tables, changed))
     }
@@ -292,8 +294,9 @@ impl Tables {
                 // Rows that were read before the request are not what was asked for.
                 Some(state) if state.status == Status::Running => state.again = true,
                 state => {
-                    // Nobody knows here since when it has been published: waiting for those who write now costs little.
-                    let again = TableState { published_late: true, ..TableState::wanted(&entry.table, false) };
+                    let was_read = state.as_ref().is_some_and(|state| state.oid == entry.table.oid);
+                    let published_late = self.published_late && !was_read;
+                    let again = TableState { published_late, ..TableState::wanted(&entry.table, false) };
                     let stamp = state.as_ref().map_or(0, |state| state.stamp);
                     *state = Some(TableState { stamp, drop: state.take().and_then(|state| state.drop), ..again });
                 }
