@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use towpath_test_support::{Disk, Folder, Odds, Towpath, eventually};
+use towpath_test_support::{Disk, Folder, Odds, Postgres, RabbitMq, Towpath, eventually};
 
 use crate::rig::{PATIENCE, Rig};
 
@@ -120,7 +120,7 @@ async fn a_full_disk_is_waited_for() {
     let full: [fn(&mut Disk); 2] = [|disk| disk.no_space(Odds::Always), |disk| disk.short_writes(Odds::Of1000(900))];
     for fault in full {
         fault(&mut disk);
-        said_to_be_full(&rig).await;
+        said(&rig, "the disk is full").await;
         assert_eq!(rig.admin().get("/healthz").await.0, 200, "it passes");
         disk.heal();
         ready(&rig).await;
@@ -129,7 +129,7 @@ async fn a_full_disk_is_waited_for() {
     // Whoever makes room may start it again, too, whatever it was moving into the file at that moment.
     for _ in 0..2 {
         disk.no_space(Odds::Always);
-        said_to_be_full(&rig).await;
+        said(&rig, "the disk is full").await;
         towpath.kill();
         // Too soon.
         towpath.start_again();
@@ -146,12 +146,36 @@ async fn a_full_disk_is_waited_for() {
     assert!(towpath.terminate(PATIENCE).await.success());
 }
 
-async fn said_to_be_full(rig: &Rig) {
-    eventually("/readyz to say that the disk is full", PATIENCE, async || {
+async fn said(rig: &Rig, wrong: &str) {
+    eventually("/readyz to say what is wrong with the disk", PATIENCE, async || {
         let answer = rig.admin().get("/readyz").await;
-        if answer.0 == 503 && answer.1.contains("the disk is full") { Ok(()) } else { Err(answer) }
+        if answer.0 == 503 && answer.1.contains(wrong) { Ok(()) } else { Err(answer) }
     })
     .await;
+}
+
+/// What is on the disk while a transaction is in progress, the server sends again.
+#[tokio::test]
+async fn a_disk_that_fails_a_transaction_in_progress_is_tried_again() {
+    let settings = "wal_sender_timeout = '5s'\nlogical_decoding_work_mem = '64kB'";
+    let (rabbit, postgres) = tokio::join!(RabbitMq::shared(), Postgres::builder().settings(settings).start());
+    let mut rig = Rig::with(rabbit, postgres).await;
+    rig.postgres.sql(TABLE).await;
+    let (builder, mut disk) = rig.towpath("postgres", "").faulty_disk("outbox.db.spool");
+    let mut towpath = builder.run();
+    ready(&rig).await;
+    let client = rig.postgres.client("postgres").await;
+    let failing: [fn(&mut Disk); 2] = [|disk| disk.write_errors(Odds::Always), |disk| disk.no_space(Odds::Always)];
+    for (fault, wrong) in failing.into_iter().zip(["Input/output error", "the disk is full"]) {
+        fault(&mut disk);
+        let rows = "INSERT INTO t SELECT (SELECT coalesce(max(id), 0) FROM t) + n, 'n' FROM generate_series(1, 5000) n";
+        client.batch_execute(rows).await.expect("valid SQL");
+        said(&rig, wrong).await;
+        disk.heal();
+        ready(&rig).await;
+    }
+    rig.settle(&client, &["public.t"]).await;
+    assert!(towpath.terminate(PATIENCE).await.success());
 }
 
 /// Towpath ends with words that help, and as often as it is started while the fault lasts. What it told the source is recorded, and

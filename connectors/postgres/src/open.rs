@@ -111,8 +111,8 @@ struct Start {
     from: LogPosition,
     first_run: bool,
     after_gap: bool,
-    /// It was made just now, after all that is captured was published.
-    slot_is_new: bool,
+    /// What was published before the slot was made, if that was just now.
+    covered_before: Option<Coverage>,
 }
 
 impl Begin<'_> {
@@ -156,19 +156,26 @@ impl Begin<'_> {
             },
         )
         .await?;
-        let first = |lsn, slot_is_new| Start { from: LogPosition::after(lsn), first_run: true, after_gap, slot_is_new };
-        Ok(match slot::judge(found.as_ref(), &wanted)? {
-            Plan::Resume(from) => Start { from, first_run: false, after_gap, slot_is_new: false },
+        let plan = slot::judge(found.as_ref(), &wanted)?;
+        if plan == Plan::Recreate {
+            slot::drop(self.client, &self.names.slot).await?;
+        }
+        let (lsn, covered_before) = match plan {
+            Plan::Resume(from) => return Ok(Start { from, first_run: false, after_gap, covered_before: None }),
             Plan::Start(lsn) => {
                 self.mark(Mark::CreatedAt(lsn)).await?;
-                first(lsn, false)
+                (lsn, None)
             }
-            Plan::Create => first(self.create_slot().await?, true),
-            Plan::Recreate => {
-                slot::drop(self.client, &self.names.slot).await?;
-                first(self.create_slot().await?, true)
+            Plan::Create | Plan::Recreate => {
+                let covered = self.coverage(selection).await?;
+                (self.create_slot().await?, Some(covered))
             }
-        })
+        };
+        Ok(Start { from: LogPosition::after(lsn), first_run: true, after_gap, covered_before })
+    }
+
+    async fn coverage(&self, selection: &Selection) -> Result<Coverage> {
+        Coverage::look_up(self.client, &self.names.publication, selection, self.server.version).await
     }
 
     /// What the publication covers, which must never have been less since the last run.
@@ -176,7 +183,7 @@ impl Begin<'_> {
         let publication = self.names.publication.as_str();
         let version = self.server.version;
         let fingerprint = coverage::fingerprint(self.client, publication, version).await?;
-        let coverage = Coverage::look_up(self.client, publication, selection, version).await?;
+        let coverage = self.coverage(selection).await?;
         let before = if after_gap { None } else { Coverage::recorded(&resume.state)? };
         if let Some(what) = before.as_ref().and_then(|before| before.lost(&coverage)) {
             let message = format!("{what}: such changes since Towpath last captured are unknown");
@@ -216,14 +223,9 @@ impl Begin<'_> {
         });
         let nothing = BTreeMap::new();
         let state = if start.after_gap { &nothing } else { &resume.state };
-        let mut snapshotter = Snapshotter::start(
-            connect,
-            &self.config.snapshot,
-            Some(publication),
-            captured.tables,
-            state,
-            start.slot_is_new,
-        )?;
+        let before_slot = |oid| start.covered_before.as_ref().is_some_and(|covered| covered.covers(oid));
+        let mut snapshotter =
+            Snapshotter::start(connect, &self.config.snapshot, Some(publication), captured.tables, state, before_slot)?;
         if start.after_gap && self.config.snapshot.mode == SnapshotMode::Never {
             snapshotter.request(SnapshotRequest { tables: Vec::new() })?;
         }

@@ -94,17 +94,17 @@ impl Snapshotter {
     /// Starts the task. Tables without an entry in `state` are wanted in mode `initial`; those that were being read go on.
     ///
     /// `state`: the connector's entries, as recorded; those of others are left alone. `publication`: its row filter and
-    /// column lists apply to what is read. `slot_is_new`: the slot was made in this opening, after all `tables` were
-    /// published. Must be called within a Tokio runtime.
+    /// column lists apply to what is read. `before_slot`: whether the table with this oid is
+    /// known to have been published before the slot was made. Must be called within a Tokio runtime.
     pub(crate) fn start(
         connect: Connect,
         config: &SnapshotConfig,
         publication: Option<String>,
         tables: Vec<CapturedTable>,
         state: &BTreeMap<String, Vec<u8>>,
-        slot_is_new: bool,
+        before_slot: impl Fn(u32) -> bool,
     ) -> Result<Snapshotter> {
-        let (tables, pending) = Tables::restore(tables, state, config.mode == SnapshotMode::Initial, slot_is_new)?;
+        let (tables, pending) = Tables::restore(tables, state, config.mode == SnapshotMode::Initial, before_slot)?;
         let gate = Arc::new(Gate::default());
         let (jobs, job_queue) = mpsc::unbounded_channel();
         // One piece of a whole table may wait while the next is read.

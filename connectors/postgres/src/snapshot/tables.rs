@@ -26,8 +26,6 @@ pub(super) struct Tables {
     by_oid: HashMap<u32, usize>,
     /// Some entry has a rule of what to drop.
     dropping: bool,
-    /// What has no entry may have come to be published after the slot was made.
-    published_late: bool,
     logged: Instant,
 }
 
@@ -36,6 +34,8 @@ struct Entry {
     table: CapturedTable,
     /// `None`: it was never asked for.
     state: Option<TableState>,
+    /// See [`TableState::published_late`]: of a table that was not read since.
+    published_late: bool,
     /// What a snapshot of the whole table saw, and so must not be delivered.
     seen: Option<Arc<View>>,
     rows_total: Option<u64>,
@@ -52,17 +52,18 @@ impl Tables {
         tables: Vec<CapturedTable>,
         recorded: &BTreeMap<String, Vec<u8>>,
         initial: bool,
-        slot_is_new: bool,
+        before_slot: impl Fn(u32) -> bool,
     ) -> Result<(Tables, Vec<StateEntry>)> {
         let mut entries = Vec::with_capacity(tables.len());
         let mut changed = Vec::new();
-        let published_late = !slot_is_new;
         for table in tables {
             let name = state::entry_name(&table);
             let known = recorded.get(&name).map(|json| TableState::parse(&name, json)).transpose()?;
             // Another oid: a table of the same name that was made anew.
+            let is_known = known.as_ref().is_some_and(|known| known.oid == table.oid);
+            let published_late = !is_known && !before_slot(table.oid);
             let state = match known.clone() {
-                Some(known) if known.oid == table.oid => Some(known),
+                Some(known) if is_known => Some(known),
                 // Its changes were streamed, as far as it was published; its rows are wanted as they are now.
                 Some(known) if initial || known.status != Status::Done => {
                     Some(TableState { published_late, ..TableState::wanted(&table, false) })
@@ -74,7 +75,15 @@ impl Tables {
                 changed.push(StateEntry { key: name, value: Some(state.to_json()?) });
             }
             let seen = state.as_ref().and_then(|state| state.drop.as_ref()).map(restored_view).transpose()?;
-            entries.push(Entry { rows_total: table.estimated_rows, table, state, seen, since: None, refused: None });
+            entries.push(Entry {
+                rows_total: table.estimated_rows,
+                table,
+                state,
+                published_late,
+                seen,
+                since: None,
+                refused: None,
+            });
         }
         // A table that is captured no more: should it come back, its rows are read, for its changes were missed.
         for name in recorded.keys().filter(|name| name.starts_with(PREFIX)) {
@@ -83,7 +92,7 @@ impl Tables {
             }
         }
         let by_oid = entries.iter().enumerate().map(|(index, entry)| (entry.table.oid, index)).collect();
-        let mut tables = Tables { entries, by_oid, dropping: false, published_late, logged: Instant::now() };
+        let mut tables = Tables { entries, by_oid, dropping: false, logged: Instant::now() };
         tables.update_dropping();
         Ok((tables, changed))
     }
@@ -160,6 +169,7 @@ impl Tables {
         }
         let begins = chunk.starts_over || whole_from_start || state.status == Status::Wanted;
         if begins {
+            entry.published_late = false;
             *state = TableState {
                 status: Status::Running,
                 oid: chunk.shape.oid,
@@ -294,9 +304,8 @@ impl Tables {
                 // Rows that were read before the request are not what was asked for.
                 Some(state) if state.status == Status::Running => state.again = true,
                 state => {
-                    let was_read = state.as_ref().is_some_and(|state| state.oid == entry.table.oid);
-                    let published_late = self.published_late && !was_read;
-                    let again = TableState { published_late, ..TableState::wanted(&entry.table, false) };
+                    let again =
+                        TableState { published_late: entry.published_late, ..TableState::wanted(&entry.table, false) };
                     let stamp = state.as_ref().map_or(0, |state| state.stamp);
                     *state = Some(TableState { stamp, drop: state.take().and_then(|state| state.drop), ..again });
                 }

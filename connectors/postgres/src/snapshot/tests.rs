@@ -44,7 +44,8 @@ fn config(chunk_rows: u32) -> SnapshotConfig {
 async fn snapshotter(url: &str, slot: &str, config: &SnapshotConfig, state: &BTreeMap<String, Vec<u8>>) -> Snapshotter {
     let client = session(url).await;
     let captured = catalog::captured(&client, &["*.*".into()], Some(slot)).await.unwrap();
-    Snapshotter::start(connector(url.to_owned()), config, Some(slot.to_owned()), captured.tables, state, true).unwrap()
+    Snapshotter::start(connector(url.to_owned()), config, Some(slot.to_owned()), captured.tables, state, |_| true)
+        .unwrap()
 }
 
 const SLOT: &str = "bench";

@@ -14,6 +14,9 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer
 
 use super::RabbitMq;
 
+/// A call to a broker that is well.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueKind {
     Quorum,
@@ -96,16 +99,16 @@ impl RabbitMq {
     /// Runs `work` on a channel of its own.
     ///
     /// # Panics
-    /// When the broker refuses.
+    /// When the broker refuses, or does not answer.
     async fn on_channel<T>(&self, what: &str, work: impl AsyncFnOnce(&Channel) -> lapin::Result<T>) -> T {
-        let connection = self.connect().await;
         let done = async {
-            let channel = connection.create_channel().await?;
-            work(&channel).await
+            let connection = self.try_connect().await?;
+            let done = work(&connection.create_channel().await?).await;
+            let _ = connection.close(200, "done".into()).await;
+            done
         };
-        let done = done.await.unwrap_or_else(|error| panic!("{what}: {error}"));
-        let _ = connection.close(200, "done".into()).await;
-        done
+        let done = tokio::time::timeout(ANSWER_WITHIN, done).await.unwrap_or_else(|_| panic!("{what}: no answer"));
+        done.unwrap_or_else(|error| panic!("{what}: {error}"))
     }
 
     /// Declares a durable topic exchange.
