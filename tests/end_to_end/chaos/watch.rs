@@ -18,6 +18,8 @@ const EVERY: Duration = Duration::from_millis(200);
 /// consumer that comes back after its broker did.
 pub(super) const READY_LAG_MAX: Duration = Duration::from_secs(5);
 const GRACE: Duration = Duration::from_secs(15);
+/// What waited in the queue of markers while this consumer was away.
+const QUEUE_READ_WITHIN: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
@@ -85,7 +87,7 @@ impl Watch {
             admin,
             markers: 0,
             open: BTreeSet::new(),
-            lies: 0,
+            lies_since: None,
             seen: Arc::clone(&seen),
             outbox: Arc::clone(&outbox),
         };
@@ -119,7 +121,7 @@ struct Looks {
     markers: i64,
     /// Markers that were written and have not come, with when that was.
     open: BTreeSet<(Instant, i64)>,
-    lies: u32,
+    lies_since: Option<Instant>,
     seen: Arc<Mutex<Seen>>,
     outbox: Arc<tokio::sync::Mutex<Outbox>>,
 }
@@ -197,15 +199,16 @@ impl Looks {
         outbox.newest = Some((identity, position));
     }
 
-    /// (14). Twice in a row, so that a marker that comes in that moment is not held against it.
+    /// (14). For a while, for the markers that waited in the queue while this consumer was away come in that moment.
     async fn health(&mut self) {
         let oldest = self.open.first().map_or(Duration::ZERO, |(written, _)| written.elapsed());
         let green = self.admin.get("/readyz").await.0 == 200;
-        self.lies = if green && oldest > READY_LAG_MAX + GRACE { self.lies + 1 } else { 0 };
-        let lies = self.lies;
+        let lies = green && oldest > READY_LAG_MAX + GRACE;
+        self.lies_since = lies.then(|| self.lies_since.unwrap_or_else(Instant::now));
+        let lasting = self.lies_since.is_some_and(|since| since.elapsed() > QUEUE_READ_WITHIN);
         self.note(|seen| {
             (seen.health, seen.green) = (seen.health + 1, seen.green + u64::from(green));
-            if lies == 2 {
+            if lasting {
                 seen.broken.push((14, format!("/readyz is green, and what was committed {oldest:?} ago has not come")));
             }
         });

@@ -15,6 +15,21 @@ void give_up(const char *what)
     abort();
 }
 
+// A process that was killed while it wrote an entry left a half one: what this process appends would be read as its rest.
+static void end_with_a_whole_entry(void)
+{
+    off_t length = (off_t)syscall(SYS_lseek, journal, 0, SEEK_END), whole = 0;
+    struct record record;
+    while (syscall(SYS_pread64, journal, &record, sizeof record, whole) == (long)sizeof record) {
+        off_t next = whole + (off_t)(sizeof record + record.name_bytes + record.bytes);
+        if (next > length)
+            break;
+        whole = next;
+    }
+    if (syscall(SYS_ftruncate, journal, whole) != 0)
+        give_up("cutting the journal");
+}
+
 __attribute__((constructor)) static void start(void)
 {
     prefix = getenv("TOWPATH_FAULTY_FILES");
@@ -26,9 +41,10 @@ __attribute__((constructor)) static void start(void)
     if (mapped == MAP_FAILED)
         give_up(control_path);
     syscall(SYS_close, fd);
-    journal = (int)syscall(SYS_openat, AT_FDCWD, journal_path, O_WRONLY | O_APPEND | O_CLOEXEC);
+    journal = (int)syscall(SYS_openat, AT_FDCWD, journal_path, O_RDWR | O_APPEND | O_CLOEXEC);
     if (journal < 0)
         give_up(journal_path);
+    end_with_a_whole_entry();
     control = mapped;
 }
 

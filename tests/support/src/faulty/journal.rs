@@ -141,3 +141,28 @@ impl History<'_> {
         removals.filter(|done| done.entry < begun).for_each(|done| done.fate = Fate::Durable);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faulty::{CONTROL_BYTES, library};
+
+    #[test]
+    fn who_comes_after_a_killed_process_does_not_go_on_within_its_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let [files, control, journal] = ["files", "control", "journal"].map(|name| folder.path().join(name));
+        File::create(&control).unwrap().set_len(CONTROL_BYTES).unwrap();
+        let mut entries = Vec::new();
+        entry(&mut entries, WRITE, "", 0, b"whole");
+        let whole = entries.len();
+        entry(&mut entries, WRITE, "", 5, b"half of it");
+        for bytes in [whole, whole + HEAD_BYTES - 1, whole + HEAD_BYTES, entries.len() - 1] {
+            fs::write(&journal, &entries[..bytes]).unwrap();
+            let mut process = std::process::Command::new("true");
+            process.env("LD_PRELOAD", library::compiled()).env("TOWPATH_FAULTY_FILES", &files);
+            process.env("TOWPATH_FAULTY_CONTROL", &control).env("TOWPATH_FAULTY_JOURNAL", &journal);
+            assert!(process.status().unwrap().success());
+            assert_eq!(fs::read(&journal).unwrap(), entries[..whole], "of {bytes} bytes");
+        }
+    }
+}
