@@ -8,12 +8,14 @@ mod url;
 
 use towpath_contract::{ByteSize, Span};
 
-use super::checked::{Checked, CheckedSource};
+use super::checked::{Checked, CheckedSource, Places};
 use super::load::Purpose;
 use super::model::{AdminConfig, Config, OutboxConfig, SourceConfig};
 use super::origin::Origins;
 use super::path::KeyPath;
 use super::problem::Problem;
+
+pub use routes::place_fault;
 
 /// The smallest outbox, in bytes. Below it, one batch of each source and SQLite's own pages would not fit.
 pub(super) const OUTBOX_BYTES_MIN: u64 = 16 << 20;
@@ -31,7 +33,8 @@ pub(super) fn check(written: Config, origins: &Origins, purpose: Purpose) -> Res
     match (checker.problems.is_empty(), broker) {
         (true, Some(broker)) => {
             let warnings = checker.warnings.into_iter().map(|problem| origins.placed(problem)).collect();
-            Ok(Checked { sources, routes, outbox: written.outbox, broker, admin: written.admin, warnings })
+            let places = Places { origins: origins.clone(), ..Places::default() };
+            Ok(Checked { sources, routes, outbox: written.outbox, broker, admin: written.admin, warnings, places })
         }
         _ => Err(checker.problems),
     }

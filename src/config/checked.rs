@@ -1,8 +1,12 @@
 //! The config after every check: what the engine runs on. Nothing here can be wrong in a way that a file can show.
 
+use std::path::PathBuf;
+
 use super::model::{AdminConfig, AfterParked, OutboxConfig, RabbitmqConfig, SourceConfig, Unroutable};
-use super::problem::Placed;
+use super::origin::Origins;
+use super::problem::{Placed, Problem, ProblemRecord};
 use crate::route::matching::RouteFrom;
+use crate::route::transform::StepConfig;
 
 #[derive(Clone, Debug)]
 pub struct Checked {
@@ -17,6 +21,20 @@ pub struct Checked {
     pub admin: AdminConfig,
     /// What works and is probably not meant.
     pub warnings: Vec<Placed>,
+    pub places: Places,
+}
+
+/// Where in the file everything stands, for what is only found out with a live source.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    pub(super) file: PathBuf,
+    pub(super) origins: Origins,
+}
+
+impl Places {
+    pub fn record(&self, problem: Problem) -> ProblemRecord {
+        ProblemRecord::new(&self.file, &self.origins.placed(problem))
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -36,6 +54,8 @@ pub struct CheckedRoute {
     pub event_type: String,
     pub exchange: String,
     pub routing_key: String,
+    /// Right by themselves; whether the tables have their columns is seen when the source is open.
+    pub steps: Vec<StepConfig>,
     pub unroutable: Unroutable,
     pub after_parked: AfterParked,
 }

@@ -28,7 +28,13 @@ pub enum Purpose {
 pub fn load(file: &Path, environment: &Environment, purpose: Purpose) -> Result<Checked, ConfigError> {
     let text = read(file)?;
     let syntax = syntax_of(file)?;
-    load_text(&text, syntax, environment, purpose).map_err(|problems| ConfigError { file: file.into(), problems })
+    match load_text(&text, syntax, environment, purpose) {
+        Ok(mut checked) => {
+            checked.places.file = file.into();
+            Ok(checked)
+        }
+        Err(problems) => Err(ConfigError { file: file.into(), problems }),
+    }
 }
 
 pub(crate) fn load_text(

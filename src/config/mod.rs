@@ -24,6 +24,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+pub use check::place_fault;
 pub use checked::Checked;
 #[cfg(any(test, fuzzing))]
 pub(crate) use load::load_text;

@@ -11,6 +11,8 @@ use serde::Deserialize;
 use towpath_contract::{ByteSize, Secret, Span};
 use towpath_postgres::PostgresConfig;
 
+use crate::route::transform::StepConfig;
+
 /// Towpath's configuration: sources, routes, the outbox and the broker.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -50,6 +52,13 @@ pub struct RouteConfig {
     /// makes it a new one.
     #[serde(default)]
     pub name: Option<String>,
+
+    /// What is done to each row on its way to an event, in this order: see [the transforms](transforms.md). A column that a step
+    /// names must be there, in every table where `from` names one, and in those that have it where `from` has a `*`: a step that
+    /// cannot be done on a table stops the source before anything of that table is recorded. An event whose row a step cannot be
+    /// done on, for its value, is parked with the reason.
+    #[serde(default)]
+    pub transform: Vec<StepConfig>,
 
     #[serde(default)]
     pub event: EventConfig,

@@ -77,6 +77,7 @@ fn inside(page: &mut String, path: &str, node: &Json, level: usize) {
                 inside(page, path, variant, level);
             }
         }
+        // Of the steps there is a page of its own.
         _ => {}
     }
 }
@@ -86,6 +87,11 @@ fn kind_of(node: &Json) -> String {
         Form::Keys { .. } | Form::Tagged { .. } => "map".into(),
         Form::Named(inner) => format!("map of {}", plural(inner)),
         Form::List(inner) => format!("list of {}", plural(inner)),
+        Form::One { words, keys } => {
+            let keys = keys.iter().map(|(key, _)| format!("`{key}: …`"));
+            words.iter().map(|word| format!("`{word}`")).chain(keys).collect::<Vec<_>>().join(" or ")
+        }
+        Form::Either(alternatives) => alternatives.iter().map(kind_of).collect::<Vec<_>>().join(" or "),
         Form::Choice(words) => words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(" or "),
         Form::Text | Form::Other => "text".into(),
         Form::Secret => "secret".into(),
@@ -99,6 +105,10 @@ fn kind_of(node: &Json) -> String {
 fn plural(node: &Json) -> String {
     match Form::of(node) {
         Form::Text => "texts".into(),
+        Form::One { words, keys } if words.is_empty() => {
+            let keys: Vec<String> = keys.iter().map(|(key, _)| format!("`{key}`")).collect();
+            format!("maps of one key each: {}", keys.join(", "))
+        }
         _ => format!("{}s", kind_of(node)),
     }
 }
@@ -122,19 +132,113 @@ fn default_of(node: &Json) -> Option<String> {
     }
 }
 
+/// `docs/transforms.md`, whole: every step, its options, and what it makes of an example.
+#[cfg(test)]
+fn transforms() -> String {
+    let mut page = String::from(TRANSFORMS_HEAD);
+    let path = crate::config::path::KeyPath::root().key("routes").index(0).key("transform").index(0);
+    let steps = super::schema::node_at(config_schema(), path.segments()).map(Form::of);
+    let Some(Form::One { keys, .. }) = steps else { panic!("a step is a map of one key") };
+    for (name, node) in keys {
+        let _ = write!(page, "\n## `{name}`\n\n{}\n", description(node).replace('\n', " "));
+        let mut options = String::new();
+        list_options(&mut options, node);
+        if !options.is_empty() {
+            let _ = write!(page, "\n{options}");
+        }
+        let example = crate::route::transform::examples::EXAMPLES.iter().find(|example| example.step == name);
+        let example = example.unwrap_or_else(|| panic!("`{name}` needs an example"));
+        let _ = write!(page, "\n```yaml\n- {}\n```\n\n| row | event |\n|---|---|\n", example.yaml);
+        for (before, after) in example.run() {
+            let _ = writeln!(page, "| {before} | {after} |");
+        }
+    }
+    page
+}
+
+#[cfg(test)]
+const TRANSFORMS_HEAD: &str = "\
+# Transforms
+
+<!-- Generated from src/route/transform. Do not edit: `TOWPATH_BLESS=1 cargo test` writes it. -->
+
+The steps of a route's `transform`, in the order in which they are written; each sees the columns as the step before left them.
+
+```yaml
+routes:
+  - from: orders_db.public.orders
+    transform:
+      - trim: [\"*\"]
+      - rename: { cust_no: customer_id }
+      - decode: { status: { A: active, S: shipped } }
+```
+
+Steps leave null as it is, and what the source did not say (an unchanged TOAST value) absent. They are done on the row before a
+change, on the row after it, and on the key. Order per key and the ids of events go by the real key, whatever the steps do to it.
+
+**Columns that are not there.** A column that a step names must be in the table. Where `from` has a `*`, tables without it are left
+as they are. `status?` stands for a column that need not be there: while the log still holds rows from before a column was renamed,
+name both, `[\"status?\", \"state?\"]`. `towpath doctor` and the start hold the steps against the live tables; a step that cannot be
+done on a table stops the source before anything of it is recorded, with the line of the config.
+
+**Values that a step cannot be done on.** The event is parked with the step, the column and the reason, never with the value:
+`towpath parked list`. In it that column is as it was before the step, and what `mask` hides is hidden all the same.
+";
+
+/// What may stand at a step's key, where that takes words.
+#[cfg(test)]
+fn list_options(out: &mut String, node: &Json) {
+    let item = |out: &mut String, name: &str, node: &Json| {
+        let _ = writeln!(out, "- `{name}`: {}", description(node).replace('\n', " "));
+    };
+    let constants = |out: &mut String, node: &Json| {
+        let described = node["oneOf"].as_array().into_iter().flatten().filter(|one| one["const"].is_string());
+        for one in described {
+            item(out, one["const"].as_str().unwrap_or_default(), one);
+        }
+        let plain = node["oneOf"].as_array().into_iter().flatten().filter_map(|one| one["enum"].as_array());
+        let plain: Vec<String> = plain.flatten().filter_map(Json::as_str).map(|word| format!("`{word}`")).collect();
+        if !plain.is_empty() {
+            let _ = writeln!(out, "- {}", plain.join(", "));
+        }
+    };
+    let node = super::schema::resolve(node).1;
+    match Form::of(node) {
+        Form::Named(inner) => list_options(out, inner),
+        Form::Choice(_) => constants(out, node),
+        Form::One { keys, .. } => {
+            constants(out, node);
+            for variant in node["oneOf"].as_array().into_iter().flatten() {
+                if let Some((key, _)) = keys.iter().find(|(key, _)| variant["properties"][key].is_object()) {
+                    item(out, key, variant);
+                }
+            }
+        }
+        Form::Either(alternatives) => alternatives.iter().for_each(|node| list_options(out, node)),
+        Form::Keys { properties, .. } => properties.iter().for_each(|(key, node)| {
+            item(out, key, node);
+        }),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::page;
+    use super::{page, transforms};
 
-    /// `TOWPATH_BLESS=1 cargo test` writes the page anew.
-    #[test]
-    fn the_reference_page_is_in_step_with_the_code() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/config.md");
+    /// `TOWPATH_BLESS=1 cargo test` writes the pages anew.
+    fn is_in_step(name: &str, page: &str) {
+        let path = format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"));
         if std::env::var_os("TOWPATH_BLESS").is_some() {
-            std::fs::create_dir_all(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).unwrap();
-            std::fs::write(path, page()).unwrap();
+            std::fs::write(&path, page).unwrap();
         }
-        let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(written == page(), "docs/config.md is not in step: run `TOWPATH_BLESS=1 cargo test` and commit it");
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == page, "docs/{name} is not in step: run `TOWPATH_BLESS=1 cargo test` and commit it");
+    }
+
+    #[test]
+    fn the_reference_pages_are_in_step_with_the_code() {
+        is_in_step("config.md", &page());
+        is_in_step("transforms.md", &transforms());
     }
 }

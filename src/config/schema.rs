@@ -50,6 +50,13 @@ pub(super) enum Form<'a> {
         variants: Vec<(&'a str, &'a Json)>,
     },
     List(&'a Json),
+    /// One of these words, or a map with one of these keys alone.
+    One {
+        words: Vec<&'a str>,
+        keys: Vec<(&'a str, &'a Json)>,
+    },
+    /// One of several, told apart by being a map, a list, or neither.
+    Either(&'a [Json]),
     /// One of these words.
     Choice(Vec<&'a str>),
     Text,
@@ -75,7 +82,7 @@ impl<'a> Form<'a> {
             Some("ByteSize") => return Form::Size,
             _ => {}
         }
-        if let Some(form) = choice(node).or_else(|| tagged(node)) {
+        if let Some(form) = choice(node).or_else(|| tagged(node)).or_else(|| one(node)).or_else(|| either(node)) {
             return form;
         }
         match first_type(node) {
@@ -90,6 +97,7 @@ impl<'a> Form<'a> {
             Some("integer") => Form::Integer {
                 min: node["minimum"].as_i64().unwrap_or(i64::MIN),
                 max: node["maximum"].as_i64().unwrap_or_else(|| match node["format"].as_str() {
+                    Some("uint8") => u8::MAX.into(),
                     Some("uint16") => u16::MAX.into(),
                     Some("uint32") => u32::MAX.into(),
                     _ => i64::MAX,
@@ -119,6 +127,11 @@ pub(super) fn node_at<'a>(node: &'a Json, path: &[Segment]) -> Option<&'a Json> 
         (Form::Tagged { variants, .. }, Segment::Key(_)) => {
             variants.into_iter().find_map(|(_, variant)| node_at(variant, path))
         }
+        (Form::One { keys, .. }, Segment::Key(key)) => {
+            let (_, inner) = keys.into_iter().find(|(name, _)| name == key)?;
+            node_at(inner, rest)
+        }
+        (Form::Either(alternatives), _) => alternatives.iter().find_map(|inner| node_at(inner, path)),
         _ => None,
     }
 }
@@ -128,7 +141,7 @@ fn variant_keys(variant: &Json) -> Option<&serde_json::Map<String, Json>> {
 }
 
 /// Follows references, and takes the other half of "this or null": a key with nothing after it counts as not written.
-fn resolve(node: &Json) -> (Option<&str>, &Json) {
+pub(super) fn resolve(node: &Json) -> (Option<&str>, &Json) {
     if let Some(name) = node["$ref"].as_str().and_then(|target| target.strip_prefix("#/$defs/")) {
         let (inner, node) = resolve(&SCHEMA["$defs"][name]);
         return (inner.or(Some(name)), node);
@@ -172,6 +185,24 @@ fn tagged(node: &Json) -> Option<Form<'_>> {
     variants.map(|variants| Form::Tagged { tag, variants })
 }
 
+/// As `serde` writes an enum whose variants hold something: constants, and maps of one required key.
+fn one(node: &Json) -> Option<Form<'_>> {
+    let (mut all_words, mut keys) = (Vec::new(), Vec::new());
+    for variant in node["oneOf"].as_array()? {
+        match (variant["const"].as_str(), words(&variant["required"]).as_slice()) {
+            (Some(word), _) => all_words.push(word),
+            (None, [key]) => keys.push((*key, &variant["properties"][key])),
+            (None, _) if variant["enum"].is_array() => all_words.extend(words(&variant["enum"])),
+            (None, _) => return None,
+        }
+    }
+    Some(Form::One { words: all_words, keys })
+}
+
+fn either(node: &Json) -> Option<Form<'_>> {
+    node["anyOf"].as_array().map(|alternatives| Form::Either(alternatives))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,12 +216,24 @@ mod tests {
 
     #[test]
     fn secrets_are_known_by_their_type() {
-        for secret in ["rabbitmq.url", "rabbitmq.urls.0", "sources.db.url", "sources.db.password", "admin.token"] {
+        for secret in [
+            "rabbitmq.url",
+            "rabbitmq.urls.0",
+            "sources.db.url",
+            "sources.db.password",
+            "admin.token",
+            "routes.0.transform.1.mask.email.hmac",
+        ] {
             assert!(is_secret(&path(secret)), "{secret}");
         }
-        for open in
-            ["rabbitmq.window", "sources.db.tables.0", "outbox.sqlite", "sources.db.type", "routes.0.event.type"]
-        {
+        for open in [
+            "rabbitmq.window",
+            "sources.db.tables.0",
+            "outbox.sqlite",
+            "sources.db.type",
+            "routes.0.event.type",
+            "routes.0.transform.1.decode.status.A",
+        ] {
             assert!(!is_secret(&path(open)), "{open}");
         }
         assert!(is_secret(&path("sources.db.passwrd")), "an unknown key may hold anything");
@@ -206,6 +249,10 @@ mod tests {
                     properties.iter().for_each(|(key, node)| visit(node, &format!("{path}.{key}")));
                 }
                 Form::Named(inner) | Form::List(inner) => visit(inner, &format!("{path}.*")),
+                Form::One { keys, .. } => {
+                    keys.into_iter().for_each(|(key, node)| visit(node, &format!("{path}.{key}")));
+                }
+                Form::Either(alternatives) => alternatives.iter().for_each(|node| visit(node, path)),
                 Form::Tagged { variants, .. } => {
                     for (name, variant) in variants {
                         let properties = variant_keys(variant).expect("a variant is a map");

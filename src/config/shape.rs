@@ -45,6 +45,8 @@ impl Shape<'_> {
                 }
             }
             Form::List(inner) => self.list(value, inner, path),
+            Form::One { words, keys } => self.one(value, &words, &keys, path),
+            Form::Either(alternatives) => self.either(value, alternatives, path),
             Form::Choice(words) => self.choice(value, &words, path),
             Form::Text | Form::Secret => self.text(value, path),
             Form::Span => self.parsed::<Span>(value, path, "a span of time such as 500ms, 10s, 5m, 12h or 7d"),
@@ -108,6 +110,47 @@ impl Shape<'_> {
                 }
             }
             _ => self.problem(&path.key(tag), "this key is missing", format!("allowed: {}", words.join(", "))),
+        }
+    }
+
+    fn one(&mut self, value: &mut Value, words: &[&str], keys: &[(&str, &Json)], path: &KeyPath) {
+        let allowed = || words.iter().copied().chain(keys.iter().map(|(key, _)| *key));
+        let ValueKind::Table(table) = &mut value.kind else {
+            return match words {
+                [] => self.mismatch(value, "a map of one key", path, alternatives("", allowed())),
+                words => self.choice(value, words, path),
+            };
+        };
+        let mut found: Vec<String> = table.keys().cloned().collect();
+        found.sort();
+        for name in &found {
+            match keys.iter().find(|(key, _)| key == name) {
+                Some((key, node)) => {
+                    if let Some(value) = table.get_mut(*key) {
+                        self.value(value, node, &path.key(*key));
+                    }
+                }
+                None => self.problem(&path.key(name), "unknown key", alternatives(name, allowed())),
+            }
+        }
+        if found.len() != 1 {
+            let message = format!("found {} keys, expected one", found.len());
+            self.problem(path, message, alternatives("", allowed()));
+        }
+    }
+
+    /// By the alternative that is a map, a list, or neither, as the value is.
+    fn either(&mut self, value: &mut Value, alternatives: &[Json], path: &KeyPath) {
+        let fits = |node: &&Json| match (Form::of(node), &value.kind) {
+            (Form::Keys { .. } | Form::Named(_) | Form::Tagged { .. }, ValueKind::Table(_)) => true,
+            (Form::Keys { .. } | Form::Named(_) | Form::Tagged { .. }, _) | (_, ValueKind::Table(_)) => false,
+            (Form::List(_), ValueKind::Array(_)) => true,
+            (Form::List(_), _) | (_, ValueKind::Array(_)) => false,
+            _ => true,
+        };
+        match alternatives.iter().find(fits) {
+            Some(node) => self.value(value, node, path),
+            None => self.mismatch(value, "something else", path, description_of_all(alternatives)),
         }
     }
 
@@ -246,6 +289,10 @@ impl Shape<'_> {
     fn failed_already(&self, path: &KeyPath) -> bool {
         self.origins.interpolated.contains(path)
     }
+}
+
+fn description_of_all(alternatives: &[Json]) -> String {
+    alternatives.iter().map(description).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n")
 }
 
 /// "did you mean … ?" where one is near, then all that is allowed.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, timeout};
 use towpath_contract::{Error, ErrorKind, SnapshotRequest, StateEntry};
 
 use super::board::{SourceBoard, SourceState};
@@ -19,6 +19,9 @@ use crate::config::Checked;
 use crate::event::{EventBatch, RouteId, Seq};
 use crate::outbox::{self, Outbox, OutboxError, Record};
 use crate::relay::RelayStatus;
+
+/// Who asks for a snapshot hears that it is recorded, or after this that it is not yet.
+const RECORDED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A source's end of the wire.
 pub(super) struct SourceControl {
@@ -187,10 +190,15 @@ impl Desk {
             several => format!("{} tables", several.len()),
         };
         self.tell(name, SourceCommand::Snapshot { request: SnapshotRequest { tables }, answer }, "")?;
-        match outcome.await {
-            Ok(Ok(())) => Ok(format!("reading {what} of {name} again; see `towpath status`")),
-            Ok(Err(why)) => Err(Refusal::new(RefusalKind::Conflict, why)),
-            Err(_) => Err(Refusal::new(RefusalKind::Conflict, "the process is stopping")),
+        match timeout(RECORDED_WITHIN, outcome).await {
+            Ok(Ok(Ok(()))) => Ok(format!("reading {what} of {name} again; see `towpath status`")),
+            Ok(Ok(Err(why))) => Err(Refusal::new(RefusalKind::Conflict, why)),
+            Ok(Err(_)) => {
+                Err(Refusal::new(RefusalKind::Conflict, format!("{name} stopped before it was recorded; ask again")))
+            }
+            Err(_) => Ok(format!(
+                "{what} of {name} will be read again when the outbox has room; until then it is not recorded, and a stop forgets it"
+            )),
         }
     }
 

@@ -1,10 +1,14 @@
 //! `towpath doctor`: every source and the broker, looked at live. Changes nothing.
 
-use towpath_contract::{Finding, Known, Severity};
+use towpath_contract::{Finding, Known, Severity, Source};
 
+use super::unfit;
 use crate::cli::engine::Examined;
 use crate::config::Checked;
+use crate::config::checked::CheckedSource;
+use crate::event::RouteId;
 use crate::outbox::{self, OutboxError};
+use crate::route::Router;
 use crate::{registry, relay};
 
 pub(super) async fn examine(config: &Checked) -> Vec<Examined> {
@@ -17,12 +21,32 @@ pub(super) async fn examine(config: &Checked) -> Vec<Examined> {
     for source in &config.sources {
         let live = registry::source(&source.name, &source.config, &super::spool_folder(&config.outbox.sqlite));
         let known = Known { resume: stored.get(&source.name).cloned(), outbox_bytes_max: config.outbox.max_size.0 };
-        examined.push(Examined { subject: format!("source {}", source.name), findings: live.doctor(known).await });
+        let mut findings = live.doctor(known).await;
+        findings.extend(steps_that_cannot_be_done(config, source, &*live).await);
+        examined.push(Examined { subject: format!("source {}", source.name), findings });
     }
     let exchanges = config.routes.iter().map(|route| route.exchange.clone()).filter(|name| !name.contains("{{"));
     let findings = relay::doctor(&config.broker, exchanges.collect()).await;
     examined.push(Examined { subject: "rabbitmq".into(), findings });
     examined
+}
+
+/// On the tables as they are now. A source that cannot be asked has said so itself.
+async fn steps_that_cannot_be_done(config: &Checked, source: &CheckedSource, live: &dyn Source) -> Option<Finding> {
+    let routes: Vec<_> = config.routes.iter().map(|route| super::routed(route, RouteId(0))).collect();
+    let router = Router::new(&source.name, &routes);
+    if !router.has_steps() {
+        return None;
+    }
+    let unfit = router.try_on(&live.tables().await.ok()?).err()?;
+    let error = unfit::error(unfit, &config.routes, &config.places);
+    Some(Finding {
+        severity: Severity::Error,
+        code: "transform",
+        message: format!("{}: {}", error.operation, error.message),
+        fix: error.help,
+        who: Some("whoever writes the config".into()),
+    })
 }
 
 fn unusable(error: &OutboxError) -> Finding {

@@ -10,6 +10,7 @@ mod epoch;
 mod source;
 mod status;
 mod store;
+mod unfit;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -202,6 +203,8 @@ fn source_task(
         board: board.clone(),
         commands,
         stopping,
+        routes: config.routes.clone(),
+        places: config.places.clone(),
         trouble: None,
         parked_told: None,
     };
@@ -216,6 +219,7 @@ fn routed(route: &CheckedRoute, id: RouteId) -> Route {
         event_type: route.event_type.clone(),
         exchange: route.exchange.clone(),
         routing_key: route.routing_key.clone(),
+        steps: route.steps.clone(),
     }
 }
 

@@ -11,17 +11,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use towpath_contract::{
-    Action, BATCH_BYTES, Batch, Capture, Error, KEEP_ALIVE_SECONDS_MAX, Position, SnapshotRequest, Source, planted,
+    Action, BATCH_BYTES, Batch, Capture, Error, ErrorKind, KEEP_ALIVE_SECONDS_MAX, Position, SnapshotRequest, Source,
+    planted,
 };
 use tracing::{error, info, warn};
 
 use super::board::{SourceBoard, SourceState, View};
-use super::epoch;
+use super::{epoch, unfit};
+use crate::config::checked::{CheckedRoute, Places};
 use crate::event::EventBatch;
 use crate::failpoint::failpoint;
 use crate::outbox::{Outbox, OutboxError, Record, Recording};
 use crate::retry::{Pauses, pauses};
-use crate::route::Router;
+use crate::route::{Router, Unfit};
 
 /// What a person asks of a running source.
 #[derive(Debug)]
@@ -49,6 +51,9 @@ pub(super) struct SourceTask {
     pub(super) commands: mpsc::Receiver<Command>,
     /// True once the process is to stop.
     pub(super) stopping: watch::Receiver<bool>,
+    /// The config's, for what is wrong with them on a table.
+    pub(super) routes: Vec<CheckedRoute>,
+    pub(super) places: Places,
     /// What was logged of the attempts since it last captured.
     pub(super) trouble: Option<String>,
     /// When the log was last told that events cannot be published.
@@ -91,7 +96,9 @@ impl SourceTask {
         loop {
             let started = tokio::time::Instant::now();
             let ended = self.session().await;
-            if started.elapsed() > SESSION_GOOD {
+            // A local disk that fails under a large transaction lets each session last until it is there again.
+            let by_disk = matches!(&ended, Ended::Failed(error) if error.kind == ErrorKind::Storage);
+            if started.elapsed() > SESSION_GOOD && !by_disk {
                 pauses.reset();
             }
             let go_on = match ended {
@@ -143,6 +150,11 @@ impl SourceTask {
         }
     }
 
+    /// Nothing of the table is recorded: what the steps hide would be seen, and what they make would be missing.
+    fn stopped_by(&self, unfit: Unfit) -> Error {
+        unfit::error(unfit, &self.routes, &self.places)
+    }
+
     /// A line for the first, and for more of them now and then.
     fn tell_of_parked(&mut self, events: &EventBatch) {
         let due = self.parked_told.is_none_or(|told| told.elapsed() >= TELL_OF_PARKED_EVERY);
@@ -184,6 +196,10 @@ impl SourceTask {
     async fn open(&mut self) -> Result<Session, Ended> {
         let resume = self.outbox.resume(&self.name).await?;
         let epoch = epoch::of(&resume.state);
+        if self.router.has_steps() {
+            let tables = self.source.tables().await?;
+            self.router.try_on(&tables).map_err(|unfit| self.stopped_by(unfit))?;
+        }
         let mut opening = self.source.open(resume);
         let capture = loop {
             tokio::select! {
@@ -205,7 +221,15 @@ impl SourceTask {
         self.trouble = None;
         self.board.opened(&identity);
         self.board.set_state(SourceState::Capturing);
-        Ok(Session { capture, identity, epoch, batch: Batch::new(), ticks, in_flight: VecDeque::new() })
+        Ok(Session {
+            capture,
+            identity,
+            epoch,
+            batch: Batch::new(),
+            ticks,
+            in_flight: VecDeque::new(),
+            unanswered: Vec::new(),
+        })
     }
 }
 
@@ -225,8 +249,12 @@ struct Commit {
     position: Option<Position>,
     /// Of the newest change.
     commit_time_us: Option<i64>,
+    /// Of those who asked for what it makes durable.
+    answers: Vec<Answer>,
     recording: Recording,
 }
+
+type Answer = oneshot::Sender<Result<(), String>>;
 
 /// What became durable.
 #[derive(Clone, Copy)]
@@ -245,6 +273,8 @@ struct Session {
     ticks: Interval,
     /// In the order in which they were handed over, which is the order in which they are committed.
     in_flight: VecDeque<Commit>,
+    /// Of those whose request goes with the batch in hand.
+    unanswered: Vec<Answer>,
 }
 
 impl Session {
@@ -279,8 +309,13 @@ impl Session {
             Some(Command::Resume) => Ok(()),
             Some(Command::Snapshot { request, answer }) => {
                 info!(tables = ?request.tables, "snapshot requested");
-                let outcome = self.capture.snapshot(request).map_err(|error| error.to_string());
-                let _ = answer.send(outcome); // as in `refuse_snapshot`
+                match self.capture.snapshot(request) {
+                    Ok(entries) => {
+                        self.batch.state.extend(entries);
+                        self.unanswered.push(answer);
+                    }
+                    Err(error) => refuse_snapshot(answer, error.to_string()),
+                }
                 Ok(())
             }
             None => Err(Ended::Stopping),
@@ -291,7 +326,8 @@ impl Session {
     /// source is kept alive and nothing is read: that is the back pressure.
     async fn hand_over(&mut self, task: &mut SourceTask) -> Result<(), Ended> {
         let mut events = EventBatch::new();
-        task.router.route(&self.identity, self.epoch, &self.batch, &mut events);
+        let routed = task.router.route(&self.identity, self.epoch, &self.batch, &mut events);
+        routed.map_err(|unfit| task.stopped_by(unfit))?;
         let commit_time_us = task.board.captured(&self.batch);
         task.tell_of_parked(&events);
         let room = task.outbox.reserve(events.bytes());
@@ -326,7 +362,8 @@ impl Session {
             state: std::mem::take(&mut self.batch.state),
         };
         let (position, recording) = (self.batch.position, task.outbox.record(permit, record));
-        self.in_flight.push_back(Commit { position, commit_time_us, recording });
+        let answers = std::mem::take(&mut self.unanswered);
+        self.in_flight.push_back(Commit { position, commit_time_us, answers, recording });
         self.batch.clear(BATCH_BYTES);
         Ok(())
     }
@@ -355,11 +392,15 @@ impl Session {
 
 /// The oldest commit on its way, when it is durable. Pends while there is none. Cancel-safe.
 async fn next_recorded(in_flight: &mut VecDeque<Commit>) -> Result<Recorded, OutboxError> {
-    let Some(Commit { position, commit_time_us, recording }) = in_flight.front_mut() else {
+    let Some(Commit { position, commit_time_us, recording, .. }) = in_flight.front_mut() else {
         return pending().await;
     };
     let recorded = Recorded { position: *position, commit_time_us: *commit_time_us };
     let outcome = recording.await;
-    in_flight.pop_front();
-    outcome.map(|_| recorded)
+    let done = in_flight.pop_front();
+    outcome?;
+    for answer in done.into_iter().flat_map(|commit| commit.answers) {
+        let _ = answer.send(Ok(())); // as in `refuse_snapshot`
+    }
+    Ok(recorded)
 }

@@ -4,11 +4,12 @@
 
 use std::io::Write as _;
 
-use towpath_contract::{Change, KeyKind, Op, Row, Value, planted};
+use towpath_contract::{Change, KeyKind, planted};
 
-use super::json::{write_base64, write_string};
-use super::plan::{ColumnPlan, RoutePlan, TablePlan};
+use super::json::write_string;
+use super::plan::{RoutePlan, TablePlan};
 use super::properties::{Properties, write_header};
+use super::rows::{Images, Unfit, write_key, write_rows};
 use crate::event::EventBatch;
 
 const CONTENT_TYPE: &str = "application/json";
@@ -32,8 +33,11 @@ pub(super) struct Scratch {
     body_end: Vec<u8>,
     id: String,
     sequence: String,
-    /// The key as a JSON object; empty for a table without one.
+    /// The key as a JSON object, as the route's steps left it; empty for a table without one.
     key: Vec<u8>,
+    /// The key as the source has it, where the steps change it.
+    real_key: Vec<u8>,
+    images: Images,
 }
 
 impl Scratch {
@@ -58,13 +62,24 @@ impl Scratch {
         }
 
         let too_large = Some(change.bytes()).filter(|bytes| *bytes > ROW_BYTES_MAX);
+        if too_large.is_some() {
+            self.images.leave_out();
+        } else {
+            self.images.transform(change, &route.program);
+        }
+        let rows = self.images.of(change);
         // The first column whose value JSON cannot carry.
-        let mut unfit: Option<&str> = None;
+        let mut unfit = Unfit::default();
         self.key.clear();
-        if change.table().key == KeyKind::Columns
-            && let Some(row) = change.keyed_row()
-        {
-            write_key(row, change.before(), plan, &mut self.key, &mut unfit);
+        self.real_key.clear();
+        if change.table().key == KeyKind::Columns {
+            // A key that was not transformed might show what a step hides.
+            if !(route.changes_key && too_large.is_some()) {
+                write_key(&rows, &route.columns, &mut self.key, &mut unfit);
+            }
+            if route.changes_key {
+                write_key(&Images::raw(change), &plan.columns, &mut self.real_key, &mut Unfit::default());
+            }
         }
 
         let op = route.op(change.op());
@@ -82,22 +97,28 @@ impl Scratch {
         let body = event.buffer();
         body.extend_from_slice(&op.body_start);
         if too_large.is_none() {
-            self.write_rows(change, plan, body, &mut unfit);
+            if !self.key.is_empty() {
+                body.extend_from_slice(b",\"key\":");
+                body.extend_from_slice(&self.key);
+            }
+            write_rows(&rows, change.op(), &route.columns, body, &mut unfit);
         }
         body.extend_from_slice(&self.body_end);
         event.end_field();
 
-        let parked = match (&op.refusal, too_large, unfit) {
+        let parked = match (&op.refusal, too_large, self.images.failure(), unfit.0) {
             (Some(refusal), ..) => Some(refusal.clone()),
-            (None, Some(bytes), _) => Some(format!(
+            (None, Some(bytes), ..) => Some(format!(
                 "the row has {bytes} bytes, and no message carries more than {ROW_BYTES_MAX}; the body leaves it out"
             )),
-            (None, None, Some(column)) => Some(format!(
+            (None, None, Some(failure), _) => Some(route.explain(failure)),
+            (None, None, None, Some(column)) => Some(format!(
                 "column {column:?} holds bytes that are not UTF-8, which JSON cannot carry; the body shows them as base64"
             )),
-            (None, None, None) => None,
+            (None, None, None, None) => None,
         };
-        event.finish(key_hash(&plan.subject, &self.key), parked.map(String::into_boxed_str));
+        let key = if route.changes_key { &self.real_key } else { &self.key };
+        event.finish(key_hash(&plan.subject, key), parked.map(String::into_boxed_str));
     }
 
     fn begin_transaction(&mut self, change: &Change<'_>) {
@@ -133,116 +154,6 @@ impl Scratch {
             write_header(out, "cloudEvents:sequence", self.sequence.as_bytes());
         });
     }
-
-    fn write_rows<'p>(
-        &self,
-        change: &Change<'_>,
-        plan: &'p TablePlan,
-        body: &mut Vec<u8>,
-        unfit: &mut Option<&'p str>,
-    ) {
-        if !self.key.is_empty() {
-            body.extend_from_slice(b",\"key\":");
-            body.extend_from_slice(&self.key);
-        }
-        // An old row of which only the key is known says no more than the key does.
-        if let Some(row) = change.before().filter(|row| says_more_than_key(*row, plan)) {
-            write_row("before", row, plan, body, unfit);
-            write_unavailable("before_unavailable", row, plan, body);
-        }
-        if let Some(row) = change.after() {
-            write_row("after", row, plan, body, unfit);
-            write_unavailable("unavailable", row, plan, body);
-        }
-        if let Some(row) = change.linked() {
-            let label: &[u8] = if change.op() == Op::Delete { b",\"moved_to\":" } else { b",\"moved_from\":" };
-            body.extend_from_slice(label);
-            write_object(row, plan.columns.iter().map(|column| column.key), plan, body, unfit);
-        }
-    }
-}
-
-/// The key's columns, from the old row where the new one does not have them.
-fn write_key<'p>(
-    row: Row<'_>,
-    old: Option<Row<'_>>,
-    plan: &'p TablePlan,
-    out: &mut Vec<u8>,
-    unfit: &mut Option<&'p str>,
-) {
-    out.push(b'{');
-    for (index, column) in plan.columns.iter().enumerate().filter(|(_, column)| column.key) {
-        let value = match (row.value(index), old) {
-            (Value::Unavailable, Some(old)) => old.value(index),
-            (value, _) => value,
-        };
-        write_member(column, value, out, unfit);
-    }
-    out.push(b'}');
-}
-
-fn write_row<'p>(label: &str, row: Row<'_>, plan: &'p TablePlan, out: &mut Vec<u8>, unfit: &mut Option<&'p str>) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(label.as_bytes());
-    out.extend_from_slice(b"\":");
-    write_object(row, plan.columns.iter().map(|_| true), plan, out, unfit);
-}
-
-fn write_object<'p>(
-    row: Row<'_>,
-    wanted: impl Iterator<Item = bool>,
-    plan: &'p TablePlan,
-    out: &mut Vec<u8>,
-    unfit: &mut Option<&'p str>,
-) {
-    out.push(b'{');
-    for ((column, value), wanted) in plan.columns.iter().zip(row.values()).zip(wanted) {
-        if wanted {
-            write_member(column, value, out, unfit);
-        }
-    }
-    out.push(b'}');
-}
-
-/// `"name":value`, with a comma before all but the first; nothing for an unavailable value.
-fn write_member<'p>(column: &'p ColumnPlan, value: Value<'_>, out: &mut Vec<u8>, unfit: &mut Option<&'p str>) {
-    if value == Value::Unavailable {
-        return;
-    }
-    if out.last() != Some(&b'{') {
-        out.push(b',');
-    }
-    out.extend_from_slice(&column.label);
-    match value {
-        Value::Data(bytes) => {
-            if column.form.write(bytes, out).is_err() {
-                unfit.get_or_insert(&column.name);
-                out.extend_from_slice(b"{\"$base64\":");
-                write_base64(bytes, out);
-                out.push(b'}');
-            }
-        }
-        Value::Null | Value::Unavailable => out.extend_from_slice(b"null"),
-    }
-}
-
-fn write_unavailable(label: &str, row: Row<'_>, plan: &TablePlan, out: &mut Vec<u8>) {
-    let mut names = plan.columns.iter().zip(row.values()).filter(|(_, value)| *value == Value::Unavailable);
-    let Some((first, _)) = names.next() else { return };
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(label.as_bytes());
-    out.extend_from_slice(b"\":[");
-    write_string(&first.name, out);
-    for (column, _) in names {
-        out.push(b',');
-        write_string(&column.name, out);
-    }
-    out.push(b']');
-}
-
-fn says_more_than_key(row: Row<'_>, plan: &TablePlan) -> bool {
-    let known = |(column, value): (&ColumnPlan, Value<'_>)| !column.key && value != Value::Unavailable;
-    plan.columns.iter().all(|column| column.key) || plan.columns.iter().zip(row.values()).any(known)
 }
 
 /// FNV-1a, 64 bits, over table and key: the same on every machine and after every restart. A table without a key has one

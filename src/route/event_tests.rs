@@ -34,6 +34,7 @@ fn route(id: u16, name: &str, from: &str) -> Route {
         event_type: DEFAULT_NAME_TEMPLATE.into(),
         exchange: "towpath".into(),
         routing_key: DEFAULT_NAME_TEMPLATE.into(),
+        steps: Vec::new(),
     }
 }
 
@@ -49,7 +50,7 @@ fn at(bytes: &[u8]) -> Position {
 
 fn routed(batch: &Batch, routes: &[Route]) -> EventBatch {
     let mut events = EventBatch::new();
-    Router::new("db", routes).route("7301-1", 0, batch, &mut events);
+    Router::new("db", routes).route("7301-1", 0, batch, &mut events).expect("the steps fit");
     events
 }
 

@@ -26,6 +26,11 @@ impl RouteFrom {
         Some(RouteFrom { source: source.into(), schema: schema.into(), table: table.into() })
     }
 
+    /// It may take several tables, which need not all look alike.
+    pub fn is_pattern(&self) -> bool {
+        self.schema.contains('*') || self.table.contains('*')
+    }
+
     pub fn matches(&self, schema: &str, table: &str) -> bool {
         TablePattern::new(&self.schema, &self.table).matches(schema, table)
     }

@@ -8,10 +8,15 @@ mod json;
 pub mod matching;
 pub mod plan;
 mod properties;
+mod rows;
+pub mod transform;
+#[cfg(test)]
+mod transform_tests;
 
 use std::sync::Arc;
 
 use event::Scratch;
+pub use plan::Unfit;
 use plan::{Route, TablePlan};
 use towpath_contract::{Batch, TableSchema};
 
@@ -45,10 +50,24 @@ impl Router {
         }
     }
 
+    /// Some route does something with rows.
+    pub fn has_steps(&self) -> bool {
+        self.routes.iter().any(|route| !route.steps.is_empty())
+    }
+
+    /// Whether every route's steps can be done on these tables.
+    pub fn try_on(&self, tables: &[TableSchema]) -> Result<(), Unfit> {
+        let plan = |table: &TableSchema| TablePlan::new(&self.source, table, &self.routes).map(drop);
+        tables.iter().try_for_each(plan)
+    }
+
     /// Appends the events of the batch's changes, in order. `identity` is the capture's, part of every id. `epoch` grows where
     /// positions begin anew: ids and sequences carry it before the position.
-    pub fn route(&mut self, identity: &str, epoch: u32, batch: &Batch, events: &mut EventBatch) {
-        let plans: Vec<Arc<TablePlan>> = batch.tables().iter().map(|table| self.plan(table)).collect();
+    ///
+    /// # Errors
+    /// A route's steps cannot be done on one of the batch's tables. Then nothing is appended.
+    pub fn route(&mut self, identity: &str, epoch: u32, batch: &Batch, events: &mut EventBatch) -> Result<(), Unfit> {
+        let plans = batch.tables().iter().map(|table| self.plan(table)).collect::<Result<Vec<_>, Unfit>>()?;
         self.scratch.begin_batch(&self.source, identity, epoch);
         for change in batch.changes() {
             let plan = &plans[change.table_index()];
@@ -56,17 +75,18 @@ impl Router {
                 self.scratch.write(&change, plan, route, events);
             }
         }
+        Ok(())
     }
 
-    fn plan(&mut self, table: &Arc<TableSchema>) -> Arc<TablePlan> {
+    fn plan(&mut self, table: &Arc<TableSchema>) -> Result<Arc<TablePlan>, Unfit> {
         if let Some((_, plan)) = self.plans.iter().rev().find(|(known, _)| Arc::ptr_eq(known, table)) {
-            return plan.clone();
+            return Ok(plan.clone());
         }
         if self.plans.len() == PLANS_MAX {
             self.plans.remove(0);
         }
-        let plan = Arc::new(TablePlan::new(&self.source, table, &self.routes));
+        let plan = Arc::new(TablePlan::new(&self.source, table, &self.routes)?);
         self.plans.push((table.clone(), plan.clone()));
-        plan
+        Ok(plan)
     }
 }

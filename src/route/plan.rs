@@ -1,12 +1,11 @@
 //! What is settled once per table and route, so that an event costs copies and nothing else.
 
-use std::sync::Arc;
-
 use minijinja::{Environment, UndefinedBehavior, context};
-use towpath_contract::{Op, TableSchema};
+use towpath_contract::{Column, Kind, Op, TableSchema};
 
 use super::json::{Form, write_string};
 use super::matching::RouteFrom;
+use super::transform::{self, Failure, Fault, Program, StepConfig};
 use crate::event::RouteId;
 
 /// The longest routing key, event type or message id, in bytes: an AMQP short string.
@@ -25,10 +24,12 @@ pub struct Route {
     pub event_type: String,
     pub exchange: String,
     pub routing_key: String,
+    pub steps: Vec<StepConfig>,
 }
 
 /// A table as its events are written.
 pub(super) struct TablePlan {
+    /// As the source has them.
     pub(super) columns: Vec<ColumnPlan>,
     /// `schema.table`, or the table's name alone where the source has no schemas.
     pub(super) subject: String,
@@ -36,8 +37,11 @@ pub(super) struct TablePlan {
     pub(super) routes: Vec<RoutePlan>,
 }
 
+/// One member of an event's rows.
 pub(super) struct ColumnPlan {
     pub(super) name: String,
+    /// The column of the source's row.
+    pub(super) slot: usize,
     /// `"name":`
     pub(super) label: Vec<u8>,
     pub(super) form: Form,
@@ -49,6 +53,11 @@ pub(super) struct RoutePlan {
     /// Appended to the id of the event, so that two routes' events of one change have two ids. Empty for the first route: with
     /// one route to a table, an id depends on the change alone.
     pub(super) id_suffix: String,
+    pub(super) columns: Vec<ColumnPlan>,
+    pub(super) program: Program,
+    step_names: Vec<&'static str>,
+    /// The steps change the key: order goes by the real one all the same.
+    pub(super) changes_key: bool,
     ops: [OpPlan; Op::ALL.len()],
 }
 
@@ -63,31 +72,66 @@ pub(super) struct OpPlan {
 }
 
 impl RoutePlan {
+    /// Why an event is parked whose row a step could not be done on.
+    pub(super) fn explain(&self, failure: &Failure) -> String {
+        let Failure { step, field, reason } = failure;
+        format!("transform[{step}] (`{}`) cannot be done on `{field}`: {reason}", self.step_names[*step])
+    }
+
     pub(super) fn op(&self, op: Op) -> &OpPlan {
         &self.ops[op as usize]
     }
 }
 
+/// A route whose steps cannot be done on a table.
+#[derive(Debug)]
+pub struct Unfit {
+    pub route: String,
+    /// The index of the step.
+    pub step: usize,
+    pub fault: Fault,
+}
+
 impl TablePlan {
-    pub(super) fn new(source: &str, table: &Arc<TableSchema>, routes: &[Route]) -> TablePlan {
+    pub(super) fn new(source: &str, table: &TableSchema, routes: &[Route]) -> Result<TablePlan, Unfit> {
         let subject = match table.schema.as_str() {
             "" => table.name.clone(),
             schema => format!("{schema}.{}", table.name),
         };
-        let columns = table.columns.iter().map(|column| {
-            let mut label = Vec::new();
-            write_string(&column.name, &mut label);
-            label.push(b':');
-            ColumnPlan { name: column.name.clone(), label, form: Form::of(&column.kind), key: column.key }
-        });
-        let columns = columns.collect();
+        let raw = |(slot, column): (usize, &Column)| ColumnPlan::new(&column.name, &column.kind, slot, column.key);
+        let columns: Vec<ColumnPlan> = table.columns.iter().enumerate().map(raw).collect();
         let taking = routes.iter().filter(|route| route.from.matches(&table.schema, &table.name));
-        let routes = taking.enumerate().map(|(nth, route)| RoutePlan {
-            route: route.id,
-            id_suffix: if nth == 0 { String::new() } else { id_suffix(&route.name) },
-            ops: Op::ALL.map(|op| OpPlan::new(route, source, table, &subject, op)),
+        let routes = taking.enumerate().map(|(nth, route)| {
+            let (fields, program) = transform::compile(&route.steps, table, route.from.is_pattern())
+                .map_err(|(step, fault)| Unfit { route: route.name.clone(), step, fault })?;
+            let fields: Vec<ColumnPlan> =
+                fields.iter().map(|field| ColumnPlan::new(&field.name, &field.kind, field.slot, field.key)).collect();
+            let keys = |columns: &[ColumnPlan]| -> Vec<_> {
+                columns.iter().filter(|column| column.key).map(|column| (column.slot, column.label.clone())).collect()
+            };
+            let changes_key = keys(&fields) != keys(&columns)
+                || columns.iter().any(|column| column.key && program.touches(column.slot));
+            Ok(RoutePlan {
+                route: route.id,
+                id_suffix: if nth == 0 { String::new() } else { id_suffix(&route.name) },
+                columns: fields,
+                program,
+                step_names: route.steps.iter().map(StepConfig::name).collect(),
+                changes_key,
+                ops: Op::ALL.map(|op| OpPlan::new(route, source, table, &subject, op)),
+            })
         });
-        TablePlan { columns, routes: routes.collect(), subject }
+        let routes = routes.collect::<Result<_, Unfit>>()?;
+        Ok(TablePlan { columns, routes, subject })
+    }
+}
+
+impl ColumnPlan {
+    fn new(name: &str, kind: &Kind, slot: usize, key: bool) -> ColumnPlan {
+        let mut label = Vec::new();
+        write_string(name, &mut label);
+        label.push(b':');
+        ColumnPlan { name: name.to_owned(), slot, label, form: Form::of(kind), key }
     }
 }
 
@@ -143,16 +187,25 @@ pub struct Names<'a> {
     pub op: &'a str,
 }
 
+/// Work and memory that one rendering may take, about 64 bytes a piece: thousands of times what a name of 255 bytes needs.
+const TEMPLATE_FUEL: u64 = 20_000;
+
+/// The language of a route's templates.
+pub fn environment<'s>() -> Environment<'s> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_fuel(Some(TEMPLATE_FUEL));
+    environment
+}
+
 /// Renders one of a route's templates. In a routing key a dot separates words: one that stands in a name is written `%2E`
 /// (and `%` is `%25`), so that a consumer's pattern counts words as it expects.
 pub fn render(template: &str, names: &Names<'_>, escape_dots: bool) -> Result<String, minijinja::Error> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
     let name = |text: &str| match escape_dots {
         true => text.replace('%', "%25").replace('.', "%2E"),
         false => text.to_owned(),
     };
-    environment.render_str(
+    environment().render_str(
         template,
         context! { source => name(names.source), schema => name(names.schema), table => name(names.table), op => names.op },
     )
@@ -173,5 +226,14 @@ mod tests {
     #[test]
     fn an_unknown_name_is_an_error() {
         assert!(render("{{ tabel }}", &NAMES, false).is_err());
+    }
+
+    #[test]
+    fn a_template_that_makes_too_much_is_an_error() {
+        let doubled = "{% set x = x ~ x %}".repeat(40);
+        for template in [format!("{{% set x = table %}}{doubled}{{{{ x }}}}"), "{{ [table] * 13533323 }}".into()] {
+            let error = render(&template, &NAMES, false).expect_err("it would take gigabytes");
+            assert_eq!(error.kind(), minijinja::ErrorKind::OutOfFuel, "{template}");
+        }
     }
 }

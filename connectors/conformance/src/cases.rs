@@ -118,6 +118,17 @@ pub(crate) async fn delivers_every_committed_change_once_in_order<H: Harness>() 
     assert_eq!(fold(&driver.seen), rows);
 }
 
+pub(crate) async fn tells_what_its_tables_look_like<H: Harness>() {
+    let (system, resume) = opened::<H>().await;
+    let source = system.source();
+    commit_all(&system, &script()).await;
+    let told = source.tables().await.expect("the source is there");
+    let mut driver = Driver::open(&*source, resume).await;
+    driver.until_id(99).await;
+    let came: Vec<_> = driver.tables.iter().map(|table| (**table).clone()).collect();
+    assert_eq!(told, came, "what is told, and what the changes came with");
+}
+
 pub(crate) async fn resumes_at_every_position<H: Harness>() {
     let (system, resume) = opened::<H>().await;
     let source = system.source();

@@ -2,10 +2,11 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use towpath_contract::{Action, Batch, Capture, Error, Op, Position, Result, Resume, Source, Value};
+use towpath_contract::{Action, Batch, Capture, Error, Op, Position, Result, Resume, Source, TableSchema, Value};
 
 /// Long enough for a loaded machine; a case that waits this long has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -53,6 +54,8 @@ pub fn seen(batch: &Batch) -> Vec<Seen> {
 pub(crate) struct Driver {
     pub(crate) capture: Box<dyn Capture>,
     pub(crate) seen: Vec<Seen>,
+    /// The tables of the last batch that had any.
+    pub(crate) tables: Vec<Arc<TableSchema>>,
     /// Every batch position, with the number of changes that came before it.
     pub(crate) resume_points: Vec<(usize, Resume)>,
     pub(crate) resume: Resume,
@@ -77,7 +80,14 @@ impl Driver {
             }
         };
         let resume = Resume { identity: Some(capture.identity().to_owned()), ..resume };
-        Ok(Driver { capture, seen: Vec::new(), resume_points: Vec::new(), resume, batch: Batch::new() })
+        Ok(Driver {
+            capture,
+            seen: Vec::new(),
+            tables: Vec::new(),
+            resume_points: Vec::new(),
+            resume,
+            batch: Batch::new(),
+        })
     }
 
     /// Takes one batch.
@@ -121,6 +131,9 @@ impl Driver {
             last = Some(change.position);
         }
         self.seen.extend(changes);
+        if !self.batch.tables().is_empty() {
+            self.tables = self.batch.tables().to_vec();
+        }
         for entry in self.batch.state.drain(..) {
             match entry.value {
                 Some(value) => self.resume.state.insert(entry.key, value),

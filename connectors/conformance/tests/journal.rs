@@ -37,6 +37,10 @@ impl Source for JournalSource {
         })
     }
 
+    fn tables(&self) -> Fut<'_, Result<Vec<TableSchema>>> {
+        Box::pin(async { Ok(vec![items()]) })
+    }
+
     fn doctor(&self, _: Known) -> Fut<'_, Vec<Finding>> {
         Box::pin(async move {
             let problem = File::open(&self.path).err();
@@ -50,6 +54,12 @@ impl Source for JournalSource {
             problem.map(finding).into_iter().collect()
         })
     }
+}
+
+fn items() -> TableSchema {
+    let column = |name: &str, kind, key| Column { name: name.into(), kind, type_name: "journal".into(), key };
+    let columns = vec![column("id", Kind::Int, true), column("note", Kind::Text, false)];
+    TableSchema::new(String::new(), "items".into(), columns, KeyKind::Columns)
 }
 
 // ---- position.rs: (offset of the transaction's line, ordinal within it), big-endian so that bytes sort as numbers ----
@@ -87,14 +97,12 @@ impl JournalCapture {
         let inode = file.metadata().map_err(failed)?.ino();
         let mut head = [0; 16];
         file.read_exact(&mut head).map_err(failed)?;
-        let column = |name: &str, kind, key| Column { name: name.into(), kind, type_name: "journal".into(), key };
-        let columns = vec![column("id", Kind::Int, true), column("note", Kind::Text, false)];
         Ok(JournalCapture {
             path: path.clone(),
             file,
             inode,
             identity: String::from_utf8_lossy(&head[..15]).into_owned(),
-            table: Arc::new(TableSchema::new(String::new(), "items".into(), columns, KeyKind::Columns)),
+            table: Arc::new(items()),
             unread: Vec::new(),
             offset: 16,
             after: None,
@@ -193,7 +201,7 @@ impl Capture for JournalCapture {
         Box::pin(async { Ok(()) }) // and has no connection that could be lost by silence
     }
 
-    fn snapshot(&mut self, _: SnapshotRequest) -> Result<()> {
+    fn snapshot(&mut self, _: SnapshotRequest) -> Result<Vec<StateEntry>> {
         Err(Error::operator(ErrorKind::Setup, "asking for a snapshot", "a journal holds changes only"))
     }
 

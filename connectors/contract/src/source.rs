@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Instant;
 
-use crate::{Batch, Position, Result};
+use crate::{Batch, Position, Result, StateEntry, TableSchema};
 
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -22,6 +22,9 @@ pub trait Source: Send + Sync {
     ///
     /// Never retried inside: the engine does that, by the error's [`crate::Action`].
     fn open(&self, resume: Resume) -> Fut<'_, Result<Box<dyn Capture>>>;
+
+    /// The tables that are captured, as they look now: equal to the schemas that their changes come with. Changes nothing.
+    fn tables(&self) -> Fut<'_, Result<Vec<TableSchema>>>;
 
     /// Looks at the live source and reports everything that stands in the way, all of it in one run. Changes nothing.
     fn doctor(&self, known: Known) -> Fut<'_, Vec<Finding>>;
@@ -57,8 +60,9 @@ pub trait Capture: Send {
     /// what the source needs to keep the connection, reads no changes.
     fn keep_alive(&mut self) -> Fut<'_, Result<()>>;
 
-    /// Reads the tables again while the stream goes on. The request becomes durable as a state entry of a later batch.
-    fn snapshot(&mut self, request: SnapshotRequest) -> Result<()>;
+    /// Reads the tables again while the stream goes on. The entries make the request durable: they are recorded with the batch
+    /// that is in hand, after its own.
+    fn snapshot(&mut self, request: SnapshotRequest) -> Result<Vec<StateEntry>>;
 
     fn progress(&self) -> Progress;
 

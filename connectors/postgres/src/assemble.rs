@@ -16,7 +16,7 @@ const OPERATION: &str = "reading the replication stream";
 
 pub(crate) struct Assembler {
     pub(crate) relations: Relations,
-    pub(crate) snapshotter: Option<Snapshotter>,
+    pub(crate) snapshotter: Snapshotter,
     open: Option<Open>,
     /// Everything up to and including this was delivered before.
     resume: LogPosition,
@@ -47,7 +47,7 @@ struct Open {
 }
 
 impl Assembler {
-    pub(crate) fn new(resume: LogPosition, prefixes: Vec<String>, snapshotter: Option<Snapshotter>) -> Assembler {
+    pub(crate) fn new(resume: LogPosition, prefixes: Vec<String>, snapshotter: Snapshotter) -> Assembler {
         Assembler {
             relations: Relations::default(),
             snapshotter,
@@ -88,10 +88,7 @@ impl Assembler {
 
     /// A keyless table is being read: the stream must wait at the open transaction until it is delivered.
     pub(crate) fn must_wait(&self) -> bool {
-        match (&self.snapshotter, &self.open) {
-            (Some(snapshotter), Some(open)) => snapshotter.holds(open.xid, open.commit),
-            _ => false,
-        }
+        self.open.as_ref().is_some_and(|open| self.snapshotter.holds(open.xid, open.commit))
     }
 
     pub(crate) fn begin(
@@ -130,11 +127,9 @@ impl Assembler {
     /// Everything committed below `lsn` was delivered: a chunk that waited for this can go out.
     pub(crate) fn pass(&mut self, lsn: Lsn, batch: &mut Batch) -> Result<()> {
         self.passed = self.passed.max(lsn);
-        if let Some(snapshotter) = &mut self.snapshotter {
-            let before = batch.len();
-            snapshotter.stream_passed(self.passed, batch, &self.last.encode())?;
-            self.begun &= batch.len() == before;
-        }
+        let before = batch.len();
+        self.snapshotter.stream_passed(self.passed, batch, &self.last.encode())?;
+        self.begun &= batch.len() == before;
         Ok(())
     }
 
@@ -210,9 +205,9 @@ impl Assembler {
         let incomplete = after().any(|value| value == Value::Unavailable);
         batch.change(Op::Insert, table, insert.encode()).after(after()).linked(key_only(table, before()));
         self.appended(insert, batch);
-        if incomplete && let Some(snapshotter) = &mut self.snapshotter {
+        if incomplete {
             let row: Vec<Value<'_>> = as_sent(new).collect();
-            snapshotter.key_moved(table, oid, &row, batch)?;
+            self.snapshotter.key_moved(table, oid, &row, batch)?;
         }
         Ok(())
     }
@@ -239,11 +234,9 @@ impl Assembler {
             let position = LogPosition { index: oid, ..first };
             let Some(relation) = self.wanted(oid, position)? else { continue };
             let xid = self.open()?.xid;
-            if let Some(snapshotter) = &mut self.snapshotter {
-                let before = batch.len();
-                snapshotter.before_truncate(xid, oid, batch, &self.last.encode())?;
-                self.begun &= batch.len() == before;
-            }
+            let before = batch.len();
+            self.snapshotter.before_truncate(xid, oid, batch, &self.last.encode())?;
+            self.begun &= batch.len() == before;
             self.transaction(batch)?;
             batch.change(Op::Truncate, &relation.table, position.encode());
             self.appended(position, batch);
@@ -337,7 +330,7 @@ impl Assembler {
             .relations
             .get(oid)
             .ok_or_else(|| disorder("a change of a table came before the table's description"))?;
-        let dropped = self.snapshotter.as_ref().is_some_and(|snapshotter| snapshotter.drops(xid, oid));
+        let dropped = self.snapshotter.drops(xid, oid);
         Ok((relation.captured && new && !dropped).then(|| relation.clone()))
     }
 
@@ -362,15 +355,18 @@ impl Assembler {
         new: Tuple<'_>,
         batch: &mut Batch,
     ) -> Result<()> {
+        if !self.snapshotter.holds_rows() {
+            return Ok(());
+        }
         let xid = self.open()?.xid;
-        let Some(snapshotter) = &mut self.snapshotter else { return Ok(()) };
         let mut row = recycle(std::mem::take(&mut self.row));
         match old {
             Some(old) => row.extend(old_row(&relation.table, as_sent(old.tuple()), matches!(old, Old::Key(_)))),
             None => row.extend(as_sent(new)),
         }
         let before = batch.len();
-        let shown = snapshotter.before_change(xid, &relation.table, relation.oid, &row, batch, &self.last.encode());
+        let shown =
+            self.snapshotter.before_change(xid, &relation.table, relation.oid, &row, batch, &self.last.encode());
         self.begun &= batch.len() == before;
         self.row = recycle(row);
         shown

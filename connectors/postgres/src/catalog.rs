@@ -7,9 +7,10 @@ mod shape;
 use std::collections::HashMap;
 
 use tokio_postgres::Client;
-use towpath_contract::Result;
+use towpath_contract::{Result, TableSchema};
 
 use crate::sql;
+use crate::types::TypeCatalog;
 
 pub(crate) use shape::{ChunkKey, Shape, assemble, describe, primary_key};
 
@@ -74,6 +75,20 @@ struct Relation {
     kind: u8,
     unlogged: bool,
     parent: Option<u32>,
+}
+
+/// What the captured tables look like, as their changes will say it.
+pub(crate) async fn schemas(client: &Client, patterns: &[String], publication: &str) -> Result<Vec<TableSchema>> {
+    let version = sql::server_version(client).await?;
+    let mut types = TypeCatalog::default();
+    let mut schemas = Vec::new();
+    for table in captured(client, patterns, Some(publication)).await?.tables {
+        // One that is dropped meanwhile has no shape.
+        if let Some(shape) = describe(client, version, &mut types, table.oid, Some(publication)).await? {
+            schemas.push((*shape.table).clone());
+        }
+    }
+    Ok(schemas)
 }
 
 /// Selects tables by `schema.table` patterns, where `*` stands for any characters. The system's own schemas and

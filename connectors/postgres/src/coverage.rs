@@ -29,6 +29,9 @@ pub(crate) struct Coverage {
     /// The oids of unlogged tables that are asked for, of which no publication knows: a captured one may become so.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     unlogged: BTreeSet<String>,
+    /// Unlogged partitions of tables that are asked for, by oid. The log says nothing of their rows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    unlogged_parts: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +77,7 @@ impl Coverage {
         let unlogged = sql::rows(client, operation, unlogged).await?;
         let asked_for = unlogged.iter().filter(|row| selection.matches(sql::text(row, 1), sql::text(row, 2)));
         coverage.unlogged = asked_for.map(|row| sql::text(row, 0).to_owned()).collect();
+        coverage.unlogged_parts = unlogged_parts(client, selection).await?;
         let wanted = wanted_tables(client, selection, coverage.options.via_root).await?;
         for Listed { oid, table: (schema, name), .. } in &wanted {
             let entries = entries.remove(oid.as_str()).unwrap_or_default();
@@ -96,6 +100,11 @@ impl Coverage {
     /// Tables that are asked for, and that no entry covers.
     pub(crate) fn uncovered(&self) -> impl Iterator<Item = &str> {
         self.tables.values().filter(|covered| covered.entries.is_empty()).map(|covered| covered.name.as_str())
+    }
+
+    /// See [`unlogged_parts`].
+    pub(crate) fn unlogged_parts(&self) -> impl Iterator<Item = &str> {
+        self.unlogged_parts.values().map(String::as_str)
     }
 
     pub(crate) fn covers(&self, oid: u32) -> bool {
@@ -125,17 +134,24 @@ impl Coverage {
             if !before.entries.is_empty() && now.unlogged.contains(oid) {
                 return Some(format!("{} (it is unlogged)", before.name));
             }
-            let covered = now.tables.get(oid)?;
+            let Some(covered) = now.tables.get(oid) else {
+                let replaced = !before.entries.is_empty() && now.tables.values().any(|other| other.name == before.name);
+                return replaced.then(|| format!("{} (another table has its name now)", before.name));
+            };
             let interrupted = !before.entries.is_empty() && before.entries.is_disjoint(&covered.entries);
             interrupted.then(|| covered.name.clone())
         };
-        let lost: Vec<String> = self.tables.iter().filter_map(lost).collect();
+        let new_part = |(oid, name): (&String, &String)| {
+            (!self.unlogged_parts.contains_key(oid)).then(|| format!("{name} (it is unlogged)"))
+        };
+        let lost = self.tables.iter().filter_map(lost).chain(now.unlogged_parts.iter().filter_map(new_part));
+        let lost: Vec<String> = lost.collect();
         (!lost.is_empty()).then(|| format!("it did not publish {}, if only for a while", lost.join(", ")))
     }
 }
 
-/// One short text that changes whenever an entry or an option of the publication does, or a table is created; for looking
-/// often.
+/// One short text that changes whenever an entry or an option of the publication does, or a table is made, named anew, or made
+/// unlogged; for looking often.
 pub(crate) async fn fingerprint(client: &Client, publication: &str, server_version: u32) -> Result<String> {
     let schemas = match server_version {
         150_000.. => {
@@ -145,15 +161,30 @@ pub(crate) async fn fingerprint(client: &Client, publication: &str, server_versi
     };
     let query = format!(
         "SELECT p.oid::text || ' ' || p.xmin::text || ' ' || md5(concat((SELECT string_agg(r.oid::text, ',' ORDER BY r.oid) \
-         FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid), ';', {schemas})) || ' ' || coalesce((SELECT max(oid)::text \
-         FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND relpersistence = 'p'), '') || ' ' \
-         || (SELECT count(*) FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND relpersistence = 'u') \
-         FROM pg_catalog.pg_publication p WHERE p.pubname = {}",
+         FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid), ';', {schemas}, ';', \
+         (SELECT string_agg(concat(c.oid, c.relpersistence, c.relnamespace, c.relname), ',' ORDER BY c.oid) \
+         FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'))) FROM pg_catalog.pg_publication p WHERE p.pubname = {}",
         literal(publication)
     );
     let rows = sql::rows(client, "looking whether the publication changed", &query).await?;
     Ok(rows.first().map(|row| sql::text(row, 0).to_owned()).unwrap_or_default())
 }
+
+/// Unlogged partitions of tables that are asked for, by oid: full names. What is written to them is nowhere in the log.
+pub(crate) async fn unlogged_parts(client: &Client, selection: &Selection) -> Result<BTreeMap<String, String>> {
+    let rows = sql::rows(client, "looking for unlogged partitions", UNLOGGED_PARTS).await?;
+    let asked_for = rows.iter().filter(|row| selection.matches(sql::text(row, 2), sql::text(row, 3)));
+    Ok(asked_for.map(|row| (sql::text(row, 0).to_owned(), sql::text(row, 1).to_owned())).collect())
+}
+
+/// Each with the root, or another partitioned table above it.
+const UNLOGGED_PARTS: &str = "WITH RECURSIVE up AS (SELECT c.oid AS base, i.inhparent AS at FROM pg_catalog.pg_class c \
+    JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid WHERE c.relispartition AND c.relpersistence = 'u' \
+    UNION ALL SELECT up.base, i.inhparent FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.at) \
+    SELECT up.base, format('%I.%I', n.nspname, c.relname), an.nspname, a.relname FROM up \
+    JOIN pg_catalog.pg_class c ON c.oid = up.base JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+    JOIN pg_catalog.pg_class a ON a.oid = up.at JOIN pg_catalog.pg_namespace an ON an.oid = a.relnamespace \
+    WHERE a.relpersistence = 'p'";
 
 fn options_sql(publication: &str, server_version: u32) -> String {
     let via_root = if server_version >= 130_000 { "pubviaroot" } else { "false" };
@@ -211,6 +242,7 @@ mod tests {
             options,
             operations: operations.iter().map(text).collect(),
             unlogged: BTreeSet::new(),
+            unlogged_parts: BTreeMap::new(),
             tables: tables.iter().map(covered).collect(),
         }
     }
@@ -229,6 +261,18 @@ mod tests {
         assert!(before.lost(&unlogged).unwrap().contains("publish s.t1 (it is unlogged),"));
         let never_covered = Coverage { unlogged: ["3".to_owned()].into(), ..before.clone() };
         assert_eq!(before.lost(&never_covered), None);
+        // Another one took its name: what is written there is not known.
+        let swapped = |entries| {
+            let mut now = coverage(&["insert"], &[("2", &["table 8"]), ("9", entries)]);
+            now.tables.get_mut("9").unwrap().name = "s.t1".into();
+            now
+        };
+        for entries in [&[][..], &["table 12"]] {
+            assert!(before.lost(&swapped(entries)).unwrap().contains("publish s.t1 (another table has its name now),"));
+        }
+        let part = Coverage { unlogged_parts: [("5".to_owned(), "s.p2".to_owned())].into(), ..before.clone() };
+        assert!(before.lost(&part).unwrap().contains("publish s.p2 (it is unlogged),"));
+        assert_eq!((part.lost(&part), part.lost(&before)), (None, None));
         // Covered twice for a while, and never by none.
         let twice = coverage(&["insert"], &[("1", &["schema 3", "table 7"]), ("2", &["table 8"])]);
         let other = coverage(&["insert"], &[("1", &["schema 3"]), ("2", &["table 8"])]);

@@ -44,6 +44,7 @@ pub(crate) async fn examine(
         }
     };
     findings.add(tables::selection(&subject, &captured));
+    findings.checked("the partitions", tables::unlogged_parts(&subject).await);
     findings.checked("the tables", tables::each(&subject, &captured).await);
     findings.checked("the publication", publication::publication(&subject, &captured).await);
     findings.checked("the replication slot", publication::slot(&subject).await);

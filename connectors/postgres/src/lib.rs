@@ -38,7 +38,7 @@ mod wire;
 
 use std::path::PathBuf;
 
-use towpath_contract::{Capabilities, Capture, Finding, Fut, Known, Result, Resume, Severity, Source};
+use towpath_contract::{Capabilities, Capture, Finding, Fut, Known, Result, Resume, Severity, Source, TableSchema};
 
 pub use config::PostgresConfig;
 
@@ -78,6 +78,14 @@ impl Source for PostgresSource {
         Box::pin(async move {
             let reader = open::open(&self.name, &self.config, &self.spool, resume).await?;
             Ok(Box::new(reader) as Box<dyn Capture>)
+        })
+    }
+
+    fn tables(&self) -> Fut<'_, Result<Vec<TableSchema>>> {
+        Box::pin(async move {
+            let client = self.sql().await?;
+            let publication = open::Names::of(&self.name, &self.config)?.publication;
+            catalog::schemas(&client, &self.config.tables, &publication).await
         })
     }
 

@@ -20,7 +20,7 @@ use crate::reader::{Reader, ReaderParts};
 use crate::relation::{Describer, RelationReader};
 use crate::selection::Selection;
 use crate::slot::{self, Mark, Plan, Slot};
-use crate::snapshot::{self, Connect, Snapshotter};
+use crate::snapshot::{self, Connect, History, Snapshotter};
 use crate::spool::Spool;
 use crate::timeline;
 use crate::wire::WalSender;
@@ -47,7 +47,7 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
         Begin { source: name, names: &names, config, server: &server, client: &client, identity: &identity, left_at };
     let start = begin.start(&selection, &resume, system.flushed).await?;
     begin.replicate(&mut wire, start.from.commit).await?;
-    let mut published = begin.published(&selection, &resume, start.after_gap).await?;
+    let mut published = begin.published(&selection, &resume, &start).await?;
     let mut snapshotter = begin.snapshotter(&resume, &start, &published.coverage).await?;
 
     if let Some(left_at) = left_at.filter(|_| !start.first_run) {
@@ -59,9 +59,7 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
         let old = resume.state.keys().filter(|name| *name == AFTER_GAP || name.starts_with(snapshot::PREFIX));
         first_state.extend(old.map(|name| StateEntry { key: name.clone(), value: None }));
     }
-    if let Some(snapshotter) = &mut snapshotter {
-        first_state.append(&mut snapshotter.take_first_entries());
-    }
+    first_state.append(&mut snapshotter.take_entries());
     let heartbeat = config.heartbeat.as_ref().map(|heartbeat| heartbeat.every.0);
     let monitor = Monitor::start(client.clone(), system.flushed, published, heartbeat, config.read_timeout.0);
     tracing::info!(slot = names.slot, from = %start.from.commit, "replication started");
@@ -83,13 +81,13 @@ pub(crate) async fn open(name: &str, config: &PostgresConfig, spool: &Path, resu
     }))
 }
 
-struct Names {
+pub(crate) struct Names {
     slot: String,
-    publication: String,
+    pub(crate) publication: String,
 }
 
 impl Names {
-    fn of(source: &str, config: &PostgresConfig) -> Result<Names> {
+    pub(crate) fn of(source: &str, config: &PostgresConfig) -> Result<Names> {
         let slot = config.slot.clone().unwrap_or_else(|| format!("towpath_{}", source.replace('-', "_")));
         slot::check_name(&slot)?;
         let publication = config.publication.clone().unwrap_or_else(|| slot.clone());
@@ -179,17 +177,25 @@ impl Begin<'_> {
     }
 
     /// What the publication covers, which must never have been less since the last run.
-    async fn published(&self, selection: &Selection, resume: &Resume, after_gap: bool) -> Result<Published> {
+    async fn published(&self, selection: &Selection, resume: &Resume, start: &Start) -> Result<Published> {
         let publication = self.names.publication.as_str();
         let version = self.server.version;
         let fingerprint = coverage::fingerprint(self.client, publication, version).await?;
         let coverage = self.coverage(selection).await?;
-        let before = if after_gap { None } else { Coverage::recorded(&resume.state)? };
-        if let Some(what) = before.as_ref().and_then(|before| before.lost(&coverage)) {
+        let recorded = if start.after_gap { None } else { Coverage::recorded(&resume.state)? };
+        // On a first run it may have been less while the slot was made.
+        let before = recorded.as_ref().or(start.covered_before.as_ref());
+        if let Some(what) = before.and_then(|before| before.lost(&coverage)) {
             let message = format!("{what}: such changes since Towpath last captured are unknown");
             return Err(slot::gap(self.source, format!("checking the publication {publication}"), message));
         }
-        let news = if before.as_ref() == Some(&coverage) { Vec::new() } else { vec![coverage.entry()?] };
+        let unlogged: Vec<&str> = coverage.unlogged_parts().collect();
+        if !unlogged.is_empty() {
+            let message = format!("{}: an unlogged partition, whose changes are not in the log", unlogged.join(", "));
+            return Err(Error::operator(ErrorKind::Setup, "looking at what is captured", message)
+                .with_help("ALTER TABLE … SET LOGGED, as its owner; or leave the partitioned table out of `tables`"));
+        }
+        let news = if recorded.as_ref() == Some(&coverage) { Vec::new() } else { vec![coverage.entry()?] };
         Ok(Published {
             publication: publication.to_owned(),
             news,
@@ -202,7 +208,7 @@ impl Begin<'_> {
 
     /// The snapshots that are wanted, or were interrupted. After a gap every table is read, whatever the config says.
     /// What is not published is not read either: it would be read once, and never followed.
-    async fn snapshotter(&self, resume: &Resume, start: &Start, coverage: &Coverage) -> Result<Option<Snapshotter>> {
+    async fn snapshotter(&self, resume: &Resume, start: &Start, coverage: &Coverage) -> Result<Snapshotter> {
         let publication = self.names.publication.clone();
         let mut captured = catalog::captured(self.client, &self.config.tables, Some(&publication)).await?;
         captured.tables.retain(|table| coverage.covers(table.oid));
@@ -223,13 +229,19 @@ impl Begin<'_> {
         });
         let nothing = BTreeMap::new();
         let state = if start.after_gap { &nothing } else { &resume.state };
-        let before_slot = |oid| start.covered_before.as_ref().is_some_and(|covered| covered.covers(oid));
+        let recorded = Coverage::recorded(&resume.state)?;
+        let history = History {
+            state,
+            before_slot: &|oid| start.covered_before.as_ref().is_some_and(|covered| covered.covers(oid)),
+            followed: &|oid| start.after_gap || recorded.as_ref().is_some_and(|covered| covered.covers(oid)),
+            resumed: start.from.commit,
+        };
         let mut snapshotter =
-            Snapshotter::start(connect, &self.config.snapshot, Some(publication), captured.tables, state, before_slot)?;
+            Snapshotter::start(connect, &self.config.snapshot, Some(publication), captured.tables, &history)?;
         if start.after_gap && self.config.snapshot.mode == SnapshotMode::Never {
             snapshotter.request(SnapshotRequest { tables: Vec::new() })?;
         }
-        Ok(Some(snapshotter))
+        Ok(snapshotter)
     }
 
     async fn create_slot(&self) -> Result<Lsn> {

@@ -18,7 +18,6 @@ use crate::open::explain_refusal;
 use crate::position::{LogPosition, Lsn};
 use crate::relation::Describer;
 use crate::slot;
-use crate::snapshot::Snapshotter;
 use crate::spool::{Replay, Spool};
 use crate::wire::{Frame, POSTGRES_EPOCH_US, WalSender};
 
@@ -110,6 +109,7 @@ impl Reader {
         batch.state.append(&mut self.parts.first_state);
         loop {
             self.check_publication()?;
+            self.check_stream()?;
             batch.state.append(&mut self.parts.monitor.take_news());
             let stop = self.deliver(batch).await?;
             // A position within a transaction is as good to resume from as one after it.
@@ -135,6 +135,19 @@ impl Reader {
                 Err(slot::gap(&parts.source, operation, what.to_owned()))
             }
             None => parts.monitor.watches(),
+        }
+    }
+
+    /// See [`crate::snapshot::Snapshotter::awaits_stream_from`].
+    fn check_stream(&self) -> Result<()> {
+        let from = self.parts.assembler.snapshotter.awaits_stream_from();
+        match from.filter(|from| self.parts.feedback.recorded() >= *from) {
+            Some(_) => Err(Error::retry(
+                ErrorKind::Setup,
+                OPERATION,
+                "a table that was published meanwhile needs a new stream",
+            )),
+            None => Ok(()),
         }
     }
 
@@ -296,12 +309,6 @@ impl Reader {
         self.tell_server().await?;
         let wake = self.wake_at(stop);
         let parts = &mut self.parts;
-        let snapshot = async {
-            match &mut parts.assembler.snapshotter {
-                Some(snapshotter) => snapshotter.ready().await,
-                None => std::future::pending().await,
-            }
-        };
         let held = matches!(stop, Stop::Held);
         tokio::select! {
             biased;
@@ -309,7 +316,7 @@ impl Reader {
                 filled?;
                 self.heard();
             }
-            ready = snapshot => {
+            ready = parts.assembler.snapshotter.ready() => {
                 ready?;
                 let passed = parts.assembler.passed();
                 parts.assembler.pass(passed, batch)?;
@@ -338,7 +345,7 @@ impl Reader {
 
     fn waits_for_high(&self) -> bool {
         let assembler = &self.parts.assembler;
-        let high = assembler.snapshotter.as_ref().and_then(|snapshotter| snapshotter.pending_high());
+        let high = assembler.snapshotter.pending_high();
         high.is_some_and(|high| assembler.passed() < high)
     }
 
@@ -455,28 +462,27 @@ impl Capture for Reader {
         })
     }
 
-    fn snapshot(&mut self, request: SnapshotRequest) -> Result<()> {
-        match &mut self.parts.assembler.snapshotter {
-            Some(snapshotter) => snapshotter.request(request),
-            None => Err(Error::operator(ErrorKind::Setup, "starting a snapshot", "this source takes no snapshots")),
-        }
+    fn snapshot(&mut self, request: SnapshotRequest) -> Result<Vec<StateEntry>> {
+        let snapshotter = &mut self.parts.assembler.snapshotter;
+        snapshotter.request(request)?;
+        Ok(snapshotter.take_entries())
     }
 
     fn progress(&self) -> Progress {
         let parts = &self.parts;
         let recorded = parts.feedback.recorded();
         let log_end = parts.monitor.log_end().max(parts.feedback.received());
-        let snapshotter = parts.assembler.snapshotter.as_ref();
+        let snapshotter = &parts.assembler.snapshotter;
         let uncovered = parts.monitor.uncovered();
         let then = format!("; then `towpath snapshot {}`", parts.source);
-        let refused = snapshotter.into_iter().flat_map(Snapshotter::refused).map(|line| format!("{line}{then}"));
+        let refused = snapshotter.refused().map(|line| format!("{line}{then}"));
         Progress {
             complete_as_of: parts.monitor.complete_as_of(recorded),
             behind_bytes: Some(log_end.0.saturating_sub(recorded.0)),
             position_text: recorded.to_string(),
             spooled_bytes: parts.spool.bytes(),
             uncaptured: uncovered.iter().map(|table| uncaptured(table, &parts.publication)).chain(refused).collect(),
-            snapshot: snapshotter.map(|snapshotter| snapshotter.progress()).unwrap_or_default(),
+            snapshot: snapshotter.progress(),
         }
     }
 

@@ -45,7 +45,6 @@ mod tables;
 mod tests;
 mod view;
 
-use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,6 +62,7 @@ use crate::position::Lsn;
 use chunk::{Chunk, Part};
 use gate::Gate;
 use reader::{Job, Limits, Reader, Report};
+pub(crate) use tables::History;
 use tables::Tables;
 
 pub(crate) use reader::Connect;
@@ -91,20 +91,17 @@ pub(crate) struct Snapshotter {
 }
 
 impl Snapshotter {
-    /// Starts the task. Tables without an entry in `state` are wanted in mode `initial`; those that were being read go on.
+    /// Starts the task. Tables without an entry in the history's state are wanted in mode `initial`; those that were being read go on.
     ///
-    /// `state`: the connector's entries, as recorded; those of others are left alone. `publication`: its row filter and
-    /// column lists apply to what is read. `before_slot`: whether the table with this oid is
-    /// known to have been published before the slot was made. Must be called within a Tokio runtime.
+    /// `publication`: its row filter and column lists apply to what is read. Must be called within a Tokio runtime.
     pub(crate) fn start(
         connect: Connect,
         config: &SnapshotConfig,
         publication: Option<String>,
         tables: Vec<CapturedTable>,
-        state: &BTreeMap<String, Vec<u8>>,
-        before_slot: impl Fn(u32) -> bool,
+        history: &History<'_>,
     ) -> Result<Snapshotter> {
-        let (tables, pending) = Tables::restore(tables, state, config.mode == SnapshotMode::Initial, before_slot)?;
+        let (tables, pending) = Tables::restore(tables, history, config.mode == SnapshotMode::Initial)?;
         let gate = Arc::new(Gate::default());
         let (jobs, job_queue) = mpsc::unbounded_channel();
         // One piece of a whole table may wait while the next is read.
@@ -120,8 +117,8 @@ impl Snapshotter {
         Ok(snapshotter)
     }
 
-    /// What must be recorded before anything else of this capture is, or with it: which tables are wanted.
-    pub(crate) fn take_first_entries(&mut self) -> Vec<StateEntry> {
+    /// What must be recorded before anything that follows is, or with it: at first, which tables are wanted.
+    pub(crate) fn take_entries(&mut self) -> Vec<StateEntry> {
         std::mem::take(&mut self.pending)
     }
 
@@ -146,15 +143,32 @@ impl Snapshotter {
                 }
                 self.go_on()?;
             }
+            Ok(Report::WritersEnded(log_end)) => {
+                if let Some(table) = self.current.take() {
+                    self.pending.push(self.tables.writers_ended(table, log_end)?);
+                }
+                self.go_on()?;
+            }
+            Ok(Report::Busy(writers)) => {
+                if let Some(table) = self.current.take() {
+                    self.tables.put_aside(table, writers);
+                }
+                self.go_on()?;
+            }
             Ok(Report::GateMoved) => {}
             Err(error) => return Err(error),
         }
         Ok(())
     }
 
+    /// A table can only be read by a capture whose stream begins here, once this is recorded.
+    pub(crate) fn awaits_stream_from(&self) -> Option<Lsn> {
+        self.tables.awaits_stream_from()
+    }
+
     /// What the stream must pass before the held chunk is complete: until then the server should be asked how far it got.
     pub(crate) fn pending_high(&self) -> Option<Lsn> {
-        self.held.as_ref().map(Chunk::due)
+        self.held.as_ref().map(Chunk::due).or(self.tables.awaits_stream_from())
     }
 
     /// Whether the transaction may not be delivered yet: await [`Snapshotter::ready`] and ask again. Asked once per
@@ -166,6 +180,11 @@ impl Snapshotter {
     /// Whether this change is part of the table's snapshot, present or to come, and must not be delivered besides.
     pub(crate) fn drops(&self, xid: u32, oid: u32) -> bool {
         self.tables.drops(xid, oid)
+    }
+
+    /// Rows were read that may have to go before a change: see [`Snapshotter::before_change`].
+    pub(crate) fn holds_rows(&self) -> bool {
+        self.held.is_some()
     }
 
     /// To be called before a change is added to the batch. `row` is the row with the old key, in the server's text: the
@@ -208,7 +227,11 @@ impl Snapshotter {
         let entry = self.tables.key_moved(table, oid, row)?;
         // In the order in which they were made: the last one of a name counts.
         batch.state.append(&mut self.pending);
-        batch.state.extend(entry);
+        if let Some(entry) = entry {
+            // It says all that the one before it said, and a batch of such changes must not hold as many of them.
+            batch.state.retain(|older| older.key != entry.key);
+            batch.state.push(entry);
+        }
         Ok(())
     }
 
@@ -228,7 +251,7 @@ impl Snapshotter {
         Ok(completed)
     }
 
-    /// Tables are to be read again. Recorded with the next batch.
+    /// Tables are to be read again: see [`Snapshotter::take_entries`].
     pub(crate) fn request(&mut self, request: SnapshotRequest) -> Result<()> {
         let entries = self.tables.request(&request.tables)?;
         self.pending.extend(entries);

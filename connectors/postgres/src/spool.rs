@@ -184,6 +184,9 @@ fn failed(folder: &std::path::Path, error: &io::Error) -> Error {
             Error::operator(ErrorKind::Storage, operation, error)
                 .with_help("the folder must be writable for Towpath's user")
         }
+        io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidFilename => {
+            Error::operator(ErrorKind::Storage, operation, error).with_help("put the outbox on another file system")
+        }
         // These pass when somebody makes room, or with the disk's trouble; meanwhile nothing is confirmed and nothing lost.
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Error::retry(ErrorKind::Storage, operation, "the disk is full").with_help("make room there")

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use minijinja::Environment;
 use towpath_contract::{Op, TablePattern};
 
 use super::Checker;
 use crate::config::checked::{CheckedRoute, CheckedSource};
 use crate::config::model::{AfterParked, DEFAULT_EXCHANGE, RouteConfig, SourceConfig, Unroutable};
-use crate::config::path::KeyPath;
+use crate::config::path::{KeyPath, Segment};
+use crate::config::problem::Problem;
 use crate::config::shape::alternatives;
 use crate::route::matching::RouteFrom;
-use crate::route::plan::{DEFAULT_NAME_TEMPLATE, Names, SHORT_STRING_BYTES_MAX, id_suffix, render};
+use crate::route::plan::{DEFAULT_NAME_TEMPLATE, Names, SHORT_STRING_BYTES_MAX, environment, id_suffix, render};
+use crate::route::transform::{At, Fault};
 
 /// What a template may use.
 const NAMES: [&str; 4] = ["source", "schema", "table", "op"];
@@ -56,10 +57,17 @@ impl Checker<'_> {
                 event_type: template(&route.event.event_type, DEFAULT_NAME_TEMPLATE),
                 exchange: template(&route.event.exchange, DEFAULT_EXCHANGE),
                 routing_key: template(&route.event.routing_key, DEFAULT_NAME_TEMPLATE),
+                steps: route.transform.clone(),
                 unroutable: route.unroutable,
                 after_parked: route.after_parked,
                 from,
             };
+            for (index, step) in route.transform.iter().enumerate() {
+                let path = path.key("transform").index(index).key(step.name());
+                for fault in step.faults() {
+                    self.problems.push(place_fault(&path, fault));
+                }
+            }
             let event = path.key("event");
             self.template(&event.key("type"), &checked.event_type, &checked.from, false);
             self.template(&event.key("exchange"), &checked.exchange, &checked.from, false);
@@ -117,6 +125,17 @@ impl Checker<'_> {
     }
 }
 
+/// A fault of a step of `transform`, whose own key is `path`.
+pub fn place_fault(path: &KeyPath, fault: Fault) -> Problem {
+    let segment = |at: At| match at {
+        At::Key(key) => Segment::Key(key),
+        At::Index(index) => Segment::Index(index),
+    };
+    let path = fault.at.into_iter().map(segment).fold(path.clone(), |path, segment| path.with(segment));
+    let problem = Problem::new(path, fault.message);
+    if fault.help.is_empty() { problem } else { problem.help(fault.help) }
+}
+
 /// What is wrong with a template, and what is allowed. With `show` false nothing of its text is told.
 fn template_fault(text: &str, from: &RouteFrom, escape_dots: bool, show: bool) -> Option<(String, String)> {
     // `detail` may quote the template's text.
@@ -124,7 +143,7 @@ fn template_fault(text: &str, from: &RouteFrom, escape_dots: bool, show: bool) -
         Some(detail) if show => format!("{}: {detail}", error.kind()),
         _ => error.kind().to_string(),
     };
-    let environment = Environment::new();
+    let environment = environment();
     let template = match environment.template_from_str(text) {
         Ok(template) => template,
         Err(error) => {
@@ -165,6 +184,7 @@ fn implicit(source: &str) -> CheckedRoute {
         event_type: DEFAULT_NAME_TEMPLATE.into(),
         exchange: DEFAULT_EXCHANGE.into(),
         routing_key: DEFAULT_NAME_TEMPLATE.into(),
+        steps: Vec::new(),
         unroutable: Unroutable::default(),
         after_parked: AfterParked::default(),
     }

@@ -5,6 +5,8 @@ use towpath_contract::{Finding, Result, Severity};
 use super::{Mended, Subject, finding};
 use crate::catalog::{Captured, CapturedTable, LeftOut, Reason};
 use crate::config::SnapshotMode;
+use crate::coverage;
+use crate::selection::Selection;
 use crate::sql::{self, ident, qualified};
 
 /// What the patterns select, or do not.
@@ -23,6 +25,18 @@ pub(super) fn selection(subject: &Subject<'_>, captured: &Captured) -> Vec<Findi
     }
     found.extend(captured.left_out.iter().filter_map(left_out));
     found
+}
+
+/// A capture refuses them.
+pub(super) async fn unlogged_parts(subject: &Subject<'_>) -> Result<Vec<Finding>> {
+    let selection = Selection::new(&subject.config.tables);
+    let parts = coverage::unlogged_parts(subject.client, &selection).await?;
+    let found = |name: &String| {
+        let message = format!("{name} is an unlogged partition: its changes are not in the log");
+        finding(Severity::Error, "unlogged_partition", message)
+            .mended_by(format!("ALTER TABLE {name} SET LOGGED;"), format!("the owner of {name}"))
+    };
+    Ok(parts.values().map(found).collect())
 }
 
 fn left_out(relation: &LeftOut) -> Option<Finding> {

@@ -11,10 +11,11 @@ use tokio_postgres::Client;
 use towpath_contract::{Error, ErrorKind, Fut, Result};
 
 use crate::catalog::{CapturedTable, Shape};
+use crate::position::Lsn;
 use crate::snapshot::chunk::{Chunk, Part};
 use crate::snapshot::gate::Gate;
 use crate::snapshot::rows::Rows;
-use crate::snapshot::session::{Locked, Session};
+use crate::snapshot::session::{Locked, Session, Writers};
 use crate::snapshot::state::KeyTexts;
 use crate::snapshot::statement::{self, Which};
 use crate::snapshot::view::View;
@@ -27,8 +28,8 @@ pub(crate) type Connect = Box<dyn Fn() -> Fut<'static, Result<Client>> + Send + 
 #[derive(Clone, Debug)]
 pub(super) struct Job {
     pub(super) table: CapturedTable,
-    /// First, all transactions that have written to the table must end.
-    pub(super) await_writers: bool,
+    /// First, all transactions that have written to the table must end: these, if there are some already, else those of now.
+    pub(super) await_writers: Option<Vec<String>>,
     /// What `after` and `reread` speak of; empty at a table's beginning.
     pub(super) key: Vec<String>,
     pub(super) after: Option<KeyTexts>,
@@ -43,6 +44,10 @@ pub(super) enum Report {
     GateMoved,
     /// The table is not there any more.
     Gone,
+    /// What was written to the table before it was published, is in the log below this.
+    WritersEnded(Lsn),
+    /// These still write to it.
+    Busy(Vec<String>),
     /// A right to read the table is missing. The others go on.
     Refused(Error),
 }
@@ -118,8 +123,15 @@ impl Reader {
     }
 
     async fn read(&self, session: &mut Session, pace: &mut Pace, job: &Job) -> Result<()> {
-        if job.await_writers {
-            session.await_writers(&job.table).await?;
+        if let Some(writers) = &job.await_writers {
+            match session.await_writers(&job.table, writers).await? {
+                Writers::None => {}
+                Writers::Ended => {
+                    let log_end = session.view().await?.high;
+                    return self.report(Report::WritersEnded(log_end)).await;
+                }
+                Writers::Busy(writers) => return self.report(Report::Busy(writers)).await,
+            }
         }
         let started = Instant::now();
         let Some((view, shape)) = self.begin(session, job).await? else {
@@ -210,6 +222,11 @@ impl Reader {
             self.gate.open();
             return Ok(None);
         };
+        if shape.oid != job.table.oid {
+            // Whether it is published, and since when, is known to whoever opens the source.
+            let message = format!("{} is another table now than when this capture began", job.table.full_name());
+            return Err(Error::retry(ErrorKind::Setup, "reading a snapshot", message));
+        }
         if shape.key.is_none() {
             self.gate.read_whole();
         }

@@ -35,6 +35,18 @@ pub(super) struct Session {
     in_transaction: bool,
 }
 
+/// Those who wrote to a table before it was known to be published.
+#[derive(Debug)]
+pub(super) enum Writers {
+    None,
+    Ended,
+    /// These are still at it.
+    Busy(Vec<String>),
+}
+
+/// Other tables go first then.
+const WRITERS_WITHIN: Duration = Duration::from_secs(5);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Locked {
     Yes,
@@ -254,26 +266,28 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for the transactions that have written to the table, as of now: a writer keeps its lock until it ends.
-    pub(super) async fn await_writers(&self, table: &CapturedTable) -> Result<()> {
-        let mut writers = self.writers(table).await?;
-        let mut warned = Instant::now();
+    /// Waits for the transactions that have written to the table, those of now where none are named, but not for long: a writer
+    /// keeps its lock until it ends.
+    pub(super) async fn await_writers(&self, table: &CapturedTable, named: &[String]) -> Result<Writers> {
+        let now = self.writers(table).await?;
+        if named.is_empty() && now.is_empty() {
+            return Ok(Writers::None);
+        }
+        let mut writers = if named.is_empty() { now } else { named.to_vec() };
+        let began = Instant::now();
         let mut pause = Duration::from_millis(5);
-        while !writers.is_empty() {
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+        loop {
             let in_progress = self.writers(table).await?;
             writers.retain(|writer| in_progress.contains(writer));
-            if warned.elapsed() > Duration::from_secs(30) && !writers.is_empty() {
-                warned = Instant::now();
-                tracing::warn!(
-                    table = table.full_name(),
-                    transactions = writers.len(),
-                    "the table was added to the publication while transactions were writing to it: it is read when they have ended"
-                );
+            if writers.is_empty() {
+                return Ok(Writers::Ended);
             }
+            if began.elapsed() > WRITERS_WITHIN {
+                return Ok(Writers::Busy(writers));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(1));
         }
-        Ok(())
     }
 
     /// Locks that a change of rows takes, on the table or its partitions. Weaker ones read; VACUUM and the like change no row.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use towpath_contract::{Error, Result};
 
 use crate::catalog::CapturedTable;
+use crate::position::Lsn;
 
 /// The entry `snapshot/<schema>.<table>`, as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -13,12 +14,16 @@ pub(super) struct TableState {
     pub(super) status: Status,
     /// The table's, when its snapshot began: another table of the same name is read anew.
     pub(super) oid: u32,
-    /// False when the table was asked for again: then consumers have rows of it already.
+    /// False where consumers may have rows of it already: its changes were delivered before, or some of its rows, or it was asked
+    /// for again.
     pub(super) first: bool,
     /// It may have come to be published while Towpath's slot was there already. What a transaction wrote to it before is not in the stream, even
     /// if it commits after: all that are writing must end before it is read.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) published_late: bool,
+    /// Where the log ended when they had, an LSN: a stream that begins after it has all of what is written to the table from then on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) writers_ended: Option<String>,
     /// Names of the key's columns that `last_key` and `reread` speak of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) key: Vec<String>,
@@ -119,6 +124,18 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
 impl TableState {
     pub(super) fn wanted(table: &CapturedTable, first: bool) -> TableState {
         TableState { oid: table.oid, first, ..TableState::default() }
+    }
+
+    /// As a capture finds it whose stream begins at `from`.
+    pub(super) fn resumed(mut self, from: Lsn) -> Result<TableState> {
+        // What was read of it, or came through the stream since, consumers have.
+        self.first &= self.status != Status::Running;
+        if let Some(ended) = &self.writers_ended {
+            let damaged = |_| Error::bug("reading the progress of a snapshot", "an address is damaged");
+            self.published_late = from < ended.parse::<Lsn>().map_err(damaged)?;
+            self.writers_ended = None;
+        }
+        Ok(self)
     }
 
     /// A chunk of it was read, or is held.

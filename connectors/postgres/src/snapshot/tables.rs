@@ -26,6 +26,8 @@ pub(super) struct Tables {
     by_oid: HashMap<u32, usize>,
     /// Some entry has a rule of what to drop.
     dropping: bool,
+    /// A table waits for a stream that begins here.
+    awaits_stream_from: Option<Lsn>,
     logged: Instant,
 }
 
@@ -34,8 +36,10 @@ struct Entry {
     table: CapturedTable,
     /// `None`: it was never asked for.
     state: Option<TableState>,
-    /// See [`TableState::published_late`]: of a table that was not read since.
+    /// What [`TableState::published_late`] is when it is asked for: true until it was read since.
     published_late: bool,
+    /// Those of its writers that were still in progress when it was put aside.
+    writers: Vec<String>,
     /// What a snapshot of the whole table saw, and so must not be delivered.
     seen: Option<Arc<View>>,
     rows_total: Option<u64>,
@@ -45,15 +49,27 @@ struct Entry {
     refused: Option<String>,
 }
 
+/// What is known of the tables from before.
+pub(crate) struct History<'a> {
+    /// The connector's entries, as recorded; those of others are left alone.
+    pub(crate) state: &'a BTreeMap<String, Vec<u8>>,
+    /// Whether the table of this oid is known to have been published before the slot was made.
+    pub(crate) before_slot: &'a (dyn Fn(u32) -> bool + Sync),
+    /// Whether changes of it may have been delivered.
+    pub(crate) followed: &'a (dyn Fn(u32) -> bool + Sync),
+    /// Where the stream begins.
+    pub(crate) resumed: Lsn,
+}
+
 impl Tables {
     /// From the recorded entries; with those that must be recorded because of what was found: what is wanted, before
     /// anything is left out of the stream in reliance on it, and what is no longer captured.
     pub(super) fn restore(
         tables: Vec<CapturedTable>,
-        recorded: &BTreeMap<String, Vec<u8>>,
+        history: &History<'_>,
         initial: bool,
-        before_slot: impl Fn(u32) -> bool,
     ) -> Result<(Tables, Vec<StateEntry>)> {
+        let recorded = history.state;
         let mut entries = Vec::with_capacity(tables.len());
         let mut changed = Vec::new();
         for table in tables {
@@ -61,15 +77,18 @@ impl Tables {
             let known = recorded.get(&name).map(|json| TableState::parse(&name, json)).transpose()?;
             // Another oid: a table of the same name that was made anew.
             let is_known = known.as_ref().is_some_and(|known| known.oid == table.oid);
-            let published_late = !is_known && !before_slot(table.oid);
+            let published_late = !is_known && !(history.before_slot)(table.oid);
             let state = match known.clone() {
-                Some(known) if is_known => Some(known),
+                Some(known) if is_known => Some(known.resumed(history.resumed)?),
                 // Its changes were streamed, as far as it was published; its rows are wanted as they are now.
                 Some(known) if initial || known.status != Status::Done => {
                     Some(TableState { published_late, ..TableState::wanted(&table, false) })
                 }
                 Some(known) => Some(known),
-                None => initial.then(|| TableState { published_late, ..TableState::wanted(&table, true) }),
+                None => initial.then(|| {
+                    let first = !(history.followed)(table.oid);
+                    TableState { published_late, ..TableState::wanted(&table, first) }
+                }),
             };
             if let Some(state) = state.as_ref().filter(|state| known.as_ref() != Some(state)) {
                 changed.push(StateEntry { key: name, value: Some(state.to_json()?) });
@@ -80,6 +99,7 @@ impl Tables {
                 table,
                 state,
                 published_late,
+                writers: Vec::new(),
                 seen,
                 since: None,
                 refused: None,
@@ -92,25 +112,30 @@ impl Tables {
             }
         }
         let by_oid = entries.iter().enumerate().map(|(index, entry)| (entry.table.oid, index)).collect();
-        let mut tables = Tables { entries, by_oid, dropping: false, logged: Instant::now() };
+        let mut tables = Tables { entries, by_oid, dropping: false, awaits_stream_from: None, logged: Instant::now() };
         tables.update_dropping();
         Ok((tables, changed))
     }
 
-    /// The next chunk to read: of the table that was begun, else of the first one that is wanted.
+    /// The next chunk to read: of the table that was begun, else of the first one that is wanted, those last whose writers take
+    /// their time.
     pub(super) fn next_job(&self) -> Option<(usize, Job)> {
-        let with = |status| {
-            let has =
-                |entry: &Entry| entry.refused.is_none() && entry.state.as_ref().is_some_and(|s| s.status == status);
+        let with = |status, put_aside| {
+            let has = |entry: &Entry| {
+                let state = entry.state.as_ref().filter(|_| entry.refused.is_none());
+                state.is_some_and(|state| state.status == status && state.writers_ended.is_none())
+                    && entry.writers.is_empty() != put_aside
+            };
             self.entries.iter().position(has)
         };
-        let index = with(Status::Running).or_else(|| with(Status::Wanted))?;
+        let wanted = || with(Status::Wanted, false).or_else(|| with(Status::Wanted, true));
+        let index = with(Status::Running, false).or_else(wanted)?;
         let entry = &self.entries[index];
         let state = entry.state.as_ref()?;
         let after = state.last_key.clone();
         let at_end = state.at_end;
         let reread = if at_end { state.reread.iter().take(REREAD_CHUNK).cloned().collect() } else { Vec::new() };
-        let await_writers = state.published_late && state.status == Status::Wanted;
+        let await_writers = (state.published_late && state.status == Status::Wanted).then(|| entry.writers.clone());
         Some((index, Job { table: entry.table.clone(), await_writers, key: state.key.clone(), after, reread }))
     }
 
@@ -136,11 +161,7 @@ impl Tables {
         chunk.stamp = (chunk.view.read_at_us.max(0) as u64).max(stamp_min.unwrap_or(0));
         let entry = &mut self.entries[index];
         entry.rows_total = chunk.estimated_rows.or(entry.rows_total);
-        if entry.table.oid != chunk.shape.oid {
-            self.by_oid.remove(&entry.table.oid);
-            self.by_oid.insert(chunk.shape.oid, index);
-            entry.table.oid = chunk.shape.oid;
-        }
+        let awaited_whole = entry.awaits_whole();
         entry.table.keyed = chunk.shape.key.is_some();
         let Some(state) = &mut entry.state else { return };
         state.stamp = chunk.stamp;
@@ -149,10 +170,10 @@ impl Tables {
             state.reread.clear();
             state.key = key;
         }
-        if let Part::Whole { first: true, .. } = chunk.part
-            && state.first
-        {
-            entry.seen = Some(chunk.view.clone());
+        if let Part::Whole { first: true, .. } = chunk.part {
+            // What was delivered of a table that had a key until now, nobody takes back.
+            state.first &= awaited_whole;
+            entry.seen = state.first.then(|| chunk.view.clone()).or(entry.seen.take());
         }
         self.update_dropping();
     }
@@ -199,6 +220,38 @@ impl Tables {
         }
         let state = entry.state.get_or_insert_default();
         Ok(StateEntry { key, value: Some(state.to_json()?) })
+    }
+
+    /// Transactions that wrote to it before it was published have ended, the last one below `log_end`: the table is read by a capture
+    /// whose stream begins there. Before PostgreSQL's releases of 2025, one that has such a transaction to decode takes the table
+    /// for unpublished from then on.
+    pub(super) fn writers_ended(&mut self, index: usize, log_end: Lsn) -> Result<StateEntry> {
+        let entry = &mut self.entries[index];
+        entry.writers.clear();
+        let key = state::entry_name(&entry.table);
+        let state = entry.state.get_or_insert_default();
+        state.writers_ended = Some(log_end.to_string());
+        self.awaits_stream_from = Some(self.awaits_stream_from.map_or(log_end, |other| other.min(log_end)));
+        Ok(StateEntry { key, value: Some(state.to_json()?) })
+    }
+
+    /// Its writers are still at it: other tables go first.
+    pub(super) fn put_aside(&mut self, index: usize, writers: Vec<String>) {
+        let entry = &mut self.entries[index];
+        if self.logged.elapsed() >= LOG_EVERY {
+            self.logged = Instant::now();
+            tracing::warn!(
+                table = entry.table.full_name(),
+                transactions = writers.len(),
+                "the table may have been published while transactions were writing to it: it is read when they have ended"
+            );
+        }
+        (entry.writers, entry.since) = (writers, None);
+    }
+
+    /// See [`super::Snapshotter::awaits_stream_from`].
+    pub(super) fn awaits_stream_from(&self) -> Option<Lsn> {
+        self.awaits_stream_from
     }
 
     /// The table vanished while it was being read.
@@ -274,6 +327,9 @@ impl Tables {
     pub(super) fn key_moved(&mut self, table: &TableSchema, oid: u32, row: &[Value<'_>]) -> Result<Option<StateEntry>> {
         let Some(entry) = self.by_oid.get(&oid).map(|index| &mut self.entries[*index]) else { return Ok(None) };
         let Some(state) = entry.state.as_mut().filter(|state| state.is_begun()) else { return Ok(None) };
+        if state.again {
+            return Ok(None);
+        }
         match key_of(&state.key, table, row).filter(|_| state.reread.len() < REREAD_MAX) {
             Some(key) => state.reread.push(key),
             None => {

@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 use towpath_contract::{Batch, Op, Position, Transaction, Value};
 use towpath_test_support::Postgres;
 
-use super::Snapshotter;
+use super::{History, Snapshotter};
 use crate::catalog;
 use crate::config::{SnapshotConfig, SnapshotMode};
 use crate::position::Lsn;
@@ -41,11 +41,16 @@ fn config(chunk_rows: u32) -> SnapshotConfig {
     SnapshotConfig { mode: SnapshotMode::Initial, chunk_rows, rows_per_second_max: None }
 }
 
+/// Of tables that were published before the slot was made, and of which nothing was delivered.
+fn history(state: &BTreeMap<String, Vec<u8>>) -> History<'_> {
+    History { state, before_slot: &|_| true, followed: &|_| false, resumed: Lsn(0) }
+}
+
 async fn snapshotter(url: &str, slot: &str, config: &SnapshotConfig, state: &BTreeMap<String, Vec<u8>>) -> Snapshotter {
     let client = session(url).await;
     let captured = catalog::captured(&client, &["*.*".into()], Some(slot)).await.unwrap();
-    Snapshotter::start(connector(url.to_owned()), config, Some(slot.to_owned()), captured.tables, state, |_| true)
-        .unwrap()
+    let history = history(state);
+    Snapshotter::start(connector(url.to_owned()), config, Some(slot.to_owned()), captured.tables, &history).unwrap()
 }
 
 const SLOT: &str = "bench";
@@ -63,7 +68,7 @@ impl Bench {
         let stream = Stream::create(&url, SLOT).await;
         let mut snapshotter = snapshotter(&url, SLOT, config, &BTreeMap::new()).await;
         let mut batch = Batch::new();
-        batch.state = snapshotter.take_first_entries();
+        batch.state = snapshotter.take_entries();
         Bench {
             url,
             client,
@@ -81,7 +86,7 @@ impl Bench {
     /// As after a crash: what was recorded is all that is known.
     async fn restart(&mut self, config: &SnapshotConfig) {
         self.snapshotter = snapshotter(&self.url, SLOT, config, &self.consumer.state).await;
-        self.batch.state.append(&mut self.snapshotter.take_first_entries());
+        self.batch.state.append(&mut self.snapshotter.take_entries());
     }
 
     async fn sql(&self, sql: &str) {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tokio::sync::OnceCell;
-use towpath_contract::{Batch, Capture, Change, Error, Position, Resume, Row, Source, Value};
+use towpath_contract::{
+    Action, Batch, Capture, Change, Error, Position, Resume, Row, SnapshotRequest, Source, StateEntry, Value,
+};
 use towpath_postgres::{PostgresConfig, PostgresSource};
 use towpath_test_support::tokio_postgres::Client;
 use towpath_test_support::{Folder, Postgres};
@@ -113,6 +115,25 @@ impl Tap {
         };
         resume.identity = Some(capture.identity().to_owned());
         Ok(Tap { source, capture, resume, seen: Vec::new() })
+    }
+
+    /// Takes batches until one has it. Where the capture asks for a new one, that goes on, as the engine does it.
+    pub(crate) async fn until(mut self, text: &str) -> Tap {
+        while !self.texts().iter().any(|seen| seen == text) {
+            if let Err(error) = self.try_next().await {
+                assert_eq!(error.action, Action::Retry, "{error}");
+                let seen = std::mem::take(&mut self.seen);
+                self = Tap { seen, ..self.reopen().await };
+            }
+        }
+        self
+    }
+
+    /// Asks for the table's rows.
+    pub(crate) fn snapshot(&mut self, table: &str) {
+        let entries = self.capture.snapshot(SnapshotRequest { tables: vec![table.to_owned()] }).unwrap();
+        let value = |entry: StateEntry| (entry.key, entry.value.expect("a request removes nothing"));
+        self.resume.state.extend(entries.into_iter().map(value));
     }
 
     /// One batch, recorded. An error of the capture is given back.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use towpath_contract::{Action, Batch, Error, ErrorKind, Position, SnapshotRequest};
+use towpath_contract::{Action, Batch, Error, ErrorKind, Position};
 use towpath_test_support::{Postgres, Proxy, eventually};
 
 use crate::harness::{Db, Tap, major};
@@ -81,7 +81,7 @@ async fn a_snapshot_reads_from_the_server_that_the_stream_comes_from() {
     let connects = async || tokio::net::TcpStream::connect(("127.0.0.1", proxy.port())).await.is_ok();
     let within = Duration::from_secs(10);
     eventually("connections to be refused", within, async || if connects().await { Err(()) } else { Ok(()) }).await;
-    tap.capture.snapshot(SnapshotRequest { tables: vec!["public.t".to_owned()] }).unwrap();
+    tap.snapshot("public.t");
     let error = failure(&mut tap).await;
     assert_eq!((error.kind, error.action), (ErrorKind::Connection, Action::Retry), "{error}");
     assert_eq!(tap.texts(), [""; 0]);

@@ -185,7 +185,7 @@ async fn a_row_that_moves_behind_the_reader_keeps_its_toast_value() {
 }
 
 /// Waits long enough between chunks for a test to change something there.
-fn paced(chunk_rows: u32) -> SnapshotConfig {
+pub(super) fn paced(chunk_rows: u32) -> SnapshotConfig {
     SnapshotConfig { rows_per_second_max: Some(chunk_rows), ..config(chunk_rows) }
 }
 

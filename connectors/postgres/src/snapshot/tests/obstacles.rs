@@ -109,9 +109,9 @@ async fn a_missing_right_is_told_with_what_gives_it() {
         let captured = catalog::captured(&client, &[table.into()], Some("p")).await.unwrap();
         let connect = connector(postgres.url_as("reader", "postgres"));
         let mut snapshotter =
-            Snapshotter::start(connect, &config(10), Some("p".into()), captured.tables, &BTreeMap::new(), |_| true)
+            Snapshotter::start(connect, &config(10), Some("p".into()), captured.tables, &history(&BTreeMap::new()))
                 .unwrap();
-        snapshotter.take_first_entries();
+        snapshotter.take_entries();
         // It does not return: nothing else is to be read.
         while snapshotter.refused().next().is_none() {
             let _ = tokio::time::timeout(Duration::from_millis(100), snapshotter.ready()).await;
@@ -170,8 +170,8 @@ async fn a_standby_is_refused_with_the_reason() {
     let captured = catalog::captured(&client, &["public.t".into()], None).await.unwrap();
     let connect = connector(postgres.url("postgres"));
     let mut snapshotter =
-        Snapshotter::start(connect, &config(10), None, captured.tables, &BTreeMap::new(), |_| true).unwrap();
-    snapshotter.take_first_entries();
+        Snapshotter::start(connect, &config(10), None, captured.tables, &history(&BTreeMap::new())).unwrap();
+    snapshotter.take_entries();
     let error = snapshotter.ready().await.unwrap_err();
     assert_eq!((error.kind, error.action), (ErrorKind::Setup, Action::Operator), "{error}");
     assert!(error.to_string().contains("standby"), "{error}");

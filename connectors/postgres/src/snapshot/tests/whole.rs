@@ -75,6 +75,37 @@ async fn what_is_to_be_dropped_is_known_after_a_restart() {
     check(&bench).await;
 }
 
+/// Consumers have rows of it: what is deleted now, they must hear of.
+#[tokio::test]
+async fn a_table_that_is_read_anew_after_an_interruption_drops_nothing() {
+    let postgres = server().await;
+    let mut bench = Bench::start(&postgres, SETUP, 100).await;
+    while bench.consumer.events.is_empty() {
+        bench.snapshotter.ready().await.unwrap();
+        bench.stream_passed();
+    }
+    bench.sql("DELETE FROM t WHERE a = 5").await;
+    bench.restart(&config(100)).await;
+    bench.run().await;
+    assert_eq!(bench.dropped, 0);
+    bench.restart(&config(100)).await;
+    assert!(bench.done());
+}
+
+#[tokio::test]
+async fn a_table_that_loses_its_key_while_it_is_read_drops_nothing() {
+    let postgres = server().await;
+    let setup = "CREATE TABLE t (a int PRIMARY KEY, b text); ALTER TABLE t REPLICA IDENTITY FULL; \
+        INSERT INTO t SELECT i, 'x' FROM generate_series(1, 400) i";
+    let mut bench = Bench::start_with(&postgres, setup, &merge::paced(100)).await;
+    while bench.consumer.events.is_empty() {
+        bench.step().await;
+    }
+    bench.sql("ALTER TABLE t DROP CONSTRAINT t_pkey; DELETE FROM t WHERE a = 5").await;
+    bench.run().await;
+    assert_eq!(bench.dropped, 0);
+}
+
 #[tokio::test]
 async fn a_table_that_is_asked_for_while_it_is_read_is_read_again() {
     let postgres = server().await;

@@ -1,0 +1,173 @@
+//! The rows of a change as JSON: the members of an event's body, and its key.
+
+use towpath_contract::{Change, Op, Row, Value};
+
+use super::json::{Form, write_base64, write_string};
+use super::plan::ColumnPlan;
+use super::transform::{Failure, Made, Program, View};
+
+/// What a route's steps made of a change's rows. Filled again for every event.
+#[derive(Default)]
+pub(super) struct Images {
+    before: Made,
+    after: Made,
+    linked: Made,
+}
+
+/// The rows of a change, as an event shows them.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    before: Option<View<'a>>,
+    after: Option<View<'a>>,
+    linked: Option<View<'a>>,
+}
+
+/// The first column whose value JSON cannot carry.
+#[derive(Default)]
+pub(super) struct Unfit<'p>(pub(super) Option<&'p str>);
+
+impl Images {
+    pub(super) fn transform(&mut self, change: &Change<'_>, program: &Program) {
+        self.leave_out();
+        let rows = [
+            (change.before(), &mut self.before),
+            (change.after(), &mut self.after),
+            (change.linked(), &mut self.linked),
+        ];
+        for (row, made) in rows {
+            if let Some(row) = row {
+                program.run(row, made);
+            }
+        }
+    }
+
+    /// Nothing is made of the change's rows.
+    pub(super) fn leave_out(&mut self) {
+        [&mut self.before, &mut self.after, &mut self.linked].into_iter().for_each(Made::clear);
+    }
+
+    pub(super) fn of<'a>(&'a self, change: &Change<'a>) -> Rows<'a> {
+        let view = |row: Option<Row<'a>>, made: &'a Made| row.map(|row| View { row, made });
+        Rows {
+            before: view(change.before(), &self.before),
+            after: view(change.after(), &self.after),
+            linked: view(change.linked(), &self.linked),
+        }
+    }
+
+    /// As the source has them.
+    pub(super) fn raw<'a>(change: &Change<'a>) -> Rows<'a> {
+        let view = |row: Option<Row<'a>>| row.map(View::raw);
+        Rows { before: view(change.before()), after: view(change.after()), linked: view(change.linked()) }
+    }
+
+    /// The first step that could not be done.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        [&self.after, &self.before, &self.linked].into_iter().find_map(|made| made.failure.as_ref())
+    }
+}
+
+/// The key's columns, from the old row where the new one does not have them.
+pub(super) fn write_key<'p>(rows: &Rows<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+    let (Some(row), old) = (rows.after.or(rows.before), rows.before) else { return };
+    let mut keys = columns.iter().filter(|column| column.key).peekable();
+    if keys.peek().is_none() {
+        return;
+    }
+    out.push(b'{');
+    for column in keys {
+        let row = match (row.value(column.slot), old) {
+            (Value::Unavailable, Some(old)) => old,
+            _ => row,
+        };
+        write_member(column, row, out, unfit);
+    }
+    out.push(b'}');
+}
+
+/// The members `before`, `after`, `moved_to` and `moved_from`, and the names of what is not known.
+pub(super) fn write_rows<'p>(
+    rows: &Rows<'_>,
+    op: Op,
+    columns: &'p [ColumnPlan],
+    body: &mut Vec<u8>,
+    unfit: &mut Unfit<'p>,
+) {
+    // An old row of which only the key is known says no more than the key does.
+    if let Some(row) = rows.before.filter(|row| says_more_than_key(*row, columns)) {
+        write_row("before", row, columns, body, unfit);
+        write_unavailable("before_unavailable", row, columns, body);
+    }
+    if let Some(row) = rows.after {
+        write_row("after", row, columns, body, unfit);
+        write_unavailable("unavailable", row, columns, body);
+    }
+    if let Some(row) = rows.linked {
+        let label: &[u8] = if op == Op::Delete { b",\"moved_to\":" } else { b",\"moved_from\":" };
+        body.extend_from_slice(label);
+        write_object(row, columns.iter().filter(|column| column.key), body, unfit);
+    }
+}
+
+fn write_row<'p>(label: &str, row: View<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(label.as_bytes());
+    out.extend_from_slice(b"\":");
+    write_object(row, columns.iter(), out, unfit);
+}
+
+fn write_object<'p>(
+    row: View<'_>,
+    columns: impl Iterator<Item = &'p ColumnPlan>,
+    out: &mut Vec<u8>,
+    unfit: &mut Unfit<'p>,
+) {
+    out.push(b'{');
+    for column in columns {
+        write_member(column, row, out, unfit);
+    }
+    out.push(b'}');
+}
+
+/// `"name":value`, with a comma before all but the first; nothing for an unavailable value.
+fn write_member<'p>(column: &'p ColumnPlan, row: View<'_>, out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+    let value = row.value(column.slot);
+    if value == Value::Unavailable {
+        return;
+    }
+    if out.last() != Some(&b'{') {
+        out.push(b',');
+    }
+    out.extend_from_slice(&column.label);
+    let Value::Data(bytes) = value else {
+        out.extend_from_slice(b"null");
+        return;
+    };
+    // What a step failed on is not yet what the column's form is for.
+    let form = if row.has_failed(column.slot) { Form::Text } else { column.form };
+    if form.write(bytes, out).is_err() {
+        unfit.0.get_or_insert(&column.name);
+        out.extend_from_slice(b"{\"$base64\":");
+        write_base64(bytes, out);
+        out.push(b'}');
+    }
+}
+
+fn write_unavailable(label: &str, row: View<'_>, columns: &[ColumnPlan], out: &mut Vec<u8>) {
+    let mut names = columns.iter().filter(|column| row.value(column.slot) == Value::Unavailable);
+    let Some(first) = names.next() else { return };
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(label.as_bytes());
+    out.extend_from_slice(b"\":[");
+    write_string(&first.name, out);
+    for column in names {
+        out.push(b',');
+        write_string(&column.name, out);
+    }
+    out.push(b']');
+}
+
+fn says_more_than_key(row: View<'_>, columns: &[ColumnPlan]) -> bool {
+    let known = |column: &ColumnPlan| !column.key && row.value(column.slot) != Value::Unavailable;
+    columns.iter().all(|column| column.key) || columns.iter().any(known)
+}

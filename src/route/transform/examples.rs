@@ -1,0 +1,167 @@
+//! The examples of `docs/transforms.md`: what comes out is what the code makes of them.
+
+use std::sync::Arc;
+
+use towpath_contract::{Batch, Column, KeyKind, Kind, Op, Position, TableSchema, Transaction, Value};
+
+use super::run::{Made, View};
+use super::{StepConfig, compile};
+use crate::route::json::Form;
+
+pub(crate) struct Example {
+    pub(crate) step: &'static str,
+    /// As the config has it.
+    pub(crate) yaml: &'static str,
+    columns: &'static [(&'static str, Kind, &'static str)],
+    rows: &'static [&'static [&'static str]],
+}
+
+pub(crate) const EXAMPLES: &[Example] = &[
+    Example {
+        step: "cast",
+        yaml: "cast: { qty: int, price: decimal, active: bool }",
+        columns: &[
+            ("qty", Kind::Text, "character(6)"),
+            ("price", Kind::Text, "character(8)"),
+            ("active", Kind::Text, "character(1)"),
+        ],
+        rows: &[&["000012", "  19.90 ", "Y"], &["3.5   ", "0.05    ", "N"]],
+    },
+    Example {
+        step: "decode",
+        yaml: "decode: { status: { A: active, S: shipped }, origin: { \"1\": web, \"*\": \"{{ value }}\" } }",
+        columns: &[("status", Kind::Text, "character(2)"), ("origin", Kind::Int, "smallint")],
+        rows: &[&["A ", "1"], &["S ", "7"], &["X ", "1"]],
+    },
+    Example {
+        step: "drop",
+        yaml: "drop: [\"filler*\", upd_usr]",
+        columns: &[
+            ("id", Kind::Int, "integer"),
+            ("filler1", Kind::Text, "character(9)"),
+            ("upd_usr", Kind::Text, "character(8)"),
+        ],
+        rows: &[&["7", "         ", "KERMIT  "]],
+    },
+    Example {
+        step: "implied_decimal",
+        yaml: "implied_decimal: { amount: 2 }",
+        columns: &[("amount", Kind::Text, "character(9)")],
+        rows: &[&["000012345"], &["00000005-"], &["12.5"]],
+    },
+    Example {
+        step: "legacy_date",
+        yaml: "legacy_date: { ordered: cyymmdd, due: { form: yymmdd, pivot: 30 } }",
+        columns: &[("ordered", Kind::Int, "numeric(7,0)"), ("due", Kind::Text, "character(6)")],
+        rows: &[&["1240229", "290101"], &["991231", "300101"], &["0", "240231"]],
+    },
+    Example {
+        step: "mask",
+        yaml: "mask: { email: { hmac: \"${MASK_KEY}\" }, phone: { keep_end: 3 }, note: redact, ssn: drop }",
+        columns: &[
+            ("email", Kind::Text, "text"),
+            ("phone", Kind::Text, "text"),
+            ("note", Kind::Text, "text"),
+            ("ssn", Kind::Text, "text"),
+        ],
+        rows: &[&["jane@example.com", "+44 20 7946 0958", "calls often", "078-05-1120"]],
+    },
+    Example {
+        step: "null_if",
+        yaml: "null_if: { ended: [\"0\", \"99999999\"], phone: [\"\"] }",
+        columns: &[("ended", Kind::Int, "integer"), ("phone", Kind::Text, "character(8)")],
+        rows: &[&["0", "        "], &["20240229", "0958    "]],
+    },
+    Example {
+        step: "rename",
+        yaml: "rename: camelCase",
+        columns: &[("CUST_NO", Kind::Int, "integer"), ("LAST_ORDER_DT", Kind::Date, "date")],
+        rows: &[&["7", "2024-02-29"]],
+    },
+    Example {
+        step: "select",
+        yaml: "select: [status, id]",
+        columns: &[("id", Kind::Int, "integer"), ("status", Kind::Text, "text"), ("blob", Kind::Bytes, "bytea")],
+        rows: &[&["7", "A", "x"]],
+    },
+    Example {
+        step: "trim",
+        yaml: "trim: [\"*\"]",
+        columns: &[("id", Kind::Int, "integer"), ("name", Kind::Text, "character(10)")],
+        rows: &[&["7", "Jane      "], &["8", "          "]],
+    },
+];
+
+impl Example {
+    /// Each row as JSON, before and after; a failure in words.
+    pub(crate) fn run(&self) -> Vec<(String, String)> {
+        let step = self.read();
+        assert_eq!(step.name(), self.step);
+        assert_eq!(step.faults(), [], "{}", self.yaml);
+        let column = |(name, kind, type_name): &(&str, Kind, &str)| Column {
+            name: (*name).into(),
+            kind: kind.clone(),
+            type_name: (*type_name).into(),
+            key: false,
+        };
+        let table = Arc::new(TableSchema::new(
+            "s".into(),
+            "t".into(),
+            self.columns.iter().map(column).collect(),
+            KeyKind::None,
+        ));
+        let (fields, program) =
+            compile(&[step], &table, false).unwrap_or_else(|fault| panic!("{}: {fault:?}", self.yaml));
+        let mut batch = Batch::new();
+        batch.begin_transaction(Transaction::default());
+        for row in self.rows {
+            let values = row.iter().map(|value| Value::Data(value.as_bytes()));
+            batch.change(Op::Read, &table, Position::from_bytes(&[1]).expect("short")).after(values);
+        }
+        let mut made = Made::default();
+        let show = |change: towpath_contract::Change<'_>| {
+            let row = change.after().expect("it has one");
+            made.clear();
+            program.run(row, &mut made);
+            let raw = table
+                .columns
+                .iter()
+                .enumerate()
+                .map(|(slot, column)| (column.name.as_str(), Form::of(&column.kind), slot));
+            let before = object(raw, View::raw(row));
+            let after = match &made.failure {
+                Some(failure) => format!("parked: `{}`: {}", failure.field, failure.reason),
+                None => {
+                    let fields = fields.iter().map(|field| (field.name.as_str(), Form::of(&field.kind), field.slot));
+                    format!("`{}`", object(fields, View { row, made: &made }))
+                }
+            };
+            (format!("`{before}`"), after)
+        };
+        batch.changes().map(show).collect()
+    }
+
+    fn read(&self) -> StepConfig {
+        step(&self.yaml.replace("${MASK_KEY}", "the key of the docs, 32 bytes long"))
+    }
+}
+
+/// A step as a config has it.
+pub(crate) fn step(yaml: &str) -> StepConfig {
+    let built = config::Config::builder().add_source(config::File::from_str(yaml, config::FileFormat::Yaml)).build();
+    built.expect("well-formed").try_deserialize().unwrap_or_else(|error| panic!("{yaml}: {error}"))
+}
+
+fn object<'a>(fields: impl Iterator<Item = (&'a str, Form, usize)>, row: View<'_>) -> String {
+    let mut out = Vec::new();
+    for (name, form, slot) in fields {
+        out.extend_from_slice(if out.is_empty() { b"{" } else { b"," });
+        out.extend_from_slice(format!("\"{name}\":").as_bytes());
+        match row.value(slot) {
+            Value::Data(bytes) => form.write(bytes, &mut out).expect("text"),
+            _ => out.extend_from_slice(b"null"),
+        }
+    }
+    out.push(b'}');
+    String::from_utf8(out).expect("JSON")
+}

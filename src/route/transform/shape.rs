@@ -1,0 +1,137 @@
+//! A table's columns on their way through the steps, and what a step may do with them.
+
+use towpath_contract::{Kind, TablePattern, TableSchema};
+
+use super::fields::is_optional;
+use super::run::{Action, Program};
+
+/// One field of an event's rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::route) struct Field {
+    /// As events have it.
+    pub(in crate::route) name: String,
+    pub(in crate::route) kind: Kind,
+    /// As the database calls the type; for people.
+    pub(super) type_name: String,
+    pub(in crate::route) key: bool,
+    /// The column of the source's row that its value comes from.
+    pub(in crate::route) slot: usize,
+}
+
+/// What the next step sees.
+pub(super) struct Shape {
+    table: String,
+    fields: Vec<Field>,
+    program: Program,
+    lenient: bool,
+    step: usize,
+}
+
+impl Shape {
+    pub(super) fn of(table: &TableSchema, lenient: bool) -> Shape {
+        let fields = table.columns.iter().enumerate().map(|(slot, column)| Field {
+            name: column.name.clone(),
+            kind: column.kind.clone(),
+            type_name: column.type_name.clone(),
+            key: column.key,
+            slot,
+        });
+        Shape {
+            table: format!("{}.{}", table.schema, table.name),
+            fields: fields.collect(),
+            program: Program::default(),
+            lenient,
+            step: 0,
+        }
+    }
+
+    pub(super) fn begin_step(&mut self, index: usize) {
+        self.step = index;
+    }
+
+    pub(super) fn finish(self) -> (Vec<Field>, Program) {
+        (self.fields, self.program)
+    }
+
+    pub(super) fn fields(&mut self) -> &mut Vec<Field> {
+        &mut self.fields
+    }
+
+    /// The index of a field. `None` when there is none of that name and the route, or a `?` behind the name, says that it need not
+    /// be there.
+    pub(super) fn find(&self, name: &str) -> Result<Option<usize>, Fault> {
+        let plain = name.strip_suffix('?').unwrap_or(name);
+        match self.fields.iter().position(|field| field.name == plain) {
+            None if !self.lenient && !is_optional(name) => Err(self.unknown(name)),
+            found => Ok(found),
+        }
+    }
+
+    /// The indices of the fields that a name with `*` stands for; of a plain name, its own.
+    pub(super) fn find_all(&self, pattern: &str) -> Result<Vec<usize>, Fault> {
+        if !pattern.contains('*') {
+            return Ok(self.find(pattern)?.into_iter().collect());
+        }
+        let matches = |field: &Field| TablePattern::new("*", pattern).matches("", &field.name);
+        let found = self.fields.iter().enumerate().filter(|(_, field)| matches(field));
+        Ok(found.map(|(index, _)| index).collect())
+    }
+
+    /// From here on the field's value is what `action` makes of it.
+    pub(super) fn act(&mut self, index: usize, action: impl Action + 'static) {
+        let field = &self.fields[index];
+        self.program.push(field.slot, self.step, field.name.clone(), Box::new(action));
+    }
+
+    fn unknown(&self, name: &str) -> Fault {
+        let distance = |field: &Field| strsim::damerau_levenshtein(&name.to_lowercase(), &field.name.to_lowercase());
+        let near = self.fields.iter().map(|field| (distance(field), &field.name)).min();
+        let near = near.filter(|(distance, _)| *distance <= (name.len() / 3).max(1));
+        let names: Vec<&str> = self.fields.iter().map(|field| field.name.as_str()).collect();
+        let mut help = format!(
+            "at this step it has: {}\nif it has, or had, this column at other times, write `{name}?`",
+            names.join(", ")
+        );
+        if let Some((_, near)) = near {
+            help.insert_str(0, &format!("did you mean `{near}`?\n"));
+        }
+        Fault::new(format!("{} has no column `{name}`", self.table)).help(help)
+    }
+}
+
+/// Where in a step something stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum At {
+    Key(String),
+    Index(usize),
+}
+
+/// Why a step cannot be done. The texts hold nothing of any row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Below the step's own key.
+    pub at: Vec<At>,
+    pub message: String,
+    pub help: String,
+}
+
+impl Fault {
+    pub(super) fn new(message: impl Into<String>) -> Fault {
+        Fault { at: Vec::new(), message: message.into(), help: String::new() }
+    }
+
+    pub(super) fn help(mut self, help: impl Into<String>) -> Fault {
+        self.help = help.into();
+        self
+    }
+
+    pub(super) fn key(mut self, key: &str) -> Fault {
+        self.at.insert(0, At::Key(key.to_owned()));
+        self
+    }
+
+    pub(super) fn index(mut self, index: usize) -> Fault {
+        self.at.insert(0, At::Index(index));
+        self
+    }
+}
