@@ -21,6 +21,8 @@ mod schema;
 mod shape;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod transform_tests;
 
 use std::collections::BTreeMap;
 

@@ -12,7 +12,7 @@ use super::model::SourceConfig;
 use super::problem::ProblemRecord;
 use super::{ConfigError, Environment};
 
-const MINIMAL: &str = "\
+pub(super) const MINIMAL: &str = "\
 sources:
   orders-db:
     type: postgres
@@ -23,15 +23,15 @@ rabbitmq:
   url: ${RABBITMQ_URL:-amqp://localhost}
 ";
 
-fn variables<'a>(more: &[(&'a str, &'a str)]) -> Environment {
+pub(super) fn variables<'a>(more: &[(&'a str, &'a str)]) -> Environment {
     Environment::of([("ORDERS_DB_URL", "postgres://app:hunter2@db/orders")].into_iter().chain(more.iter().copied()))
 }
 
-fn good(text: &str, environment: &Environment) -> Checked {
+pub(super) fn good(text: &str, environment: &Environment) -> Checked {
     load_text(text, Syntax::Yaml, environment, Purpose::Run).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
-fn bad(text: &str, environment: &Environment) -> Vec<String> {
+pub(super) fn bad(text: &str, environment: &Environment) -> Vec<String> {
     let problems = load_text(text, Syntax::Yaml, environment, Purpose::Run).expect_err("must be refused");
     let error = ConfigError { file: "t.yaml".into(), problems };
     assert!(!error.to_string().contains("hunter2"), "{error}");

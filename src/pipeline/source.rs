@@ -152,7 +152,9 @@ impl SourceTask {
 
     /// Nothing of the table is recorded: what the steps hide would be seen, and what they make would be missing.
     fn stopped_by(&self, unfit: Unfit) -> Error {
-        unfit::error(unfit, &self.routes, &self.places)
+        let error = unfit::error(unfit, &self.routes, &self.places);
+        let help = error.help.clone().unwrap_or_default();
+        error.with_help(format!("{help}\ncorrect the config and start again: what was not recorded is read then"))
     }
 
     /// A line for the first, and for more of them now and then.

@@ -15,8 +15,6 @@ pub(super) fn error(unfit: Unfit, routes: &[CheckedRoute], places: &Places) -> E
     let path = KeyPath::root().key("routes").index(index).key("transform").index(step).key(name);
     let mut record = places.record(place_fault(&path, fault));
     let help = record.help.take().unwrap_or_default();
-    Error::operator(ErrorKind::Setup, format!("transforming the changes of route {route}"), record.to_string())
-        .with_help(format!(
-            "{help}\ncorrect the config and start again: nothing of the table was recorded since, and nothing is lost"
-        ))
+    let operation = format!("transforming the changes of route {route}");
+    Error::operator(ErrorKind::Setup, operation, record.to_string()).with_help(help)
 }

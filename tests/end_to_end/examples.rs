@@ -11,8 +11,8 @@ use crate::rig::{PATIENCE, QUEUE, Rig};
 /// The tables that the examples name.
 const TABLES: &str = "CREATE TABLE orders (id int PRIMARY KEY, status text);
      CREATE TABLE order_lines (order_id int, line int, article text, PRIMARY KEY (order_id, line));
-     CREATE TABLE custmst (cusno char(10) PRIMARY KEY);
-     CREATE TABLE ordhdr (ordno int PRIMARY KEY); CREATE TABLE orddtl (ordno int, linno int, PRIMARY KEY (ordno, linno))";
+     CREATE TABLE custmst (cusno char(10) PRIMARY KEY, cusnam char(30), cussts char(2), cussin int, cusmail varchar(60));
+     CREATE TABLE ordhdr (ordno int PRIMARY KEY, ordtot int, filler1 char(8)); CREATE TABLE orddtl (ordno int, linno int, PRIMARY KEY (ordno, linno))";
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -26,6 +26,7 @@ fn towpath(rig: &Rig) -> TowpathBuilder {
         .env("RABBITMQ_URL", rig.rabbit.url())
         .env("OUTBOX", outbox)
         .env("TOWPATH_STATE", folder)
+        .env("MASK_KEY", "0123456789abcdef0123456789abcdef")
         .env("TOWPATH__ADMIN__LISTEN", format!("127.0.0.1:{}", rig.admin.number()));
     for name in ["ORDERS_DB_URL", "SOURCE_URL"] {
         builder = builder.env(name, rig.postgres.url("postgres"));
@@ -49,10 +50,13 @@ async fn every_file_of_config_captures_and_publishes() {
         let (name, id) = (file.display(), round + 1);
         let mut towpath = towpath(&rig).config_file(file).run();
         towpath.wait_for_log("capturing", PATIENCE).await;
-        rig.postgres.sql(&format!("INSERT INTO orders VALUES ({id}, 'A'); INSERT INTO ordhdr VALUES ({id})")).await;
-        let (changed, text) = match file.file_stem().is_some_and(|stem| stem == "demo") {
-            true => ("public.ordhdr", format!(r#""key":{{"ordno":{id}}}"#)),
-            false => ("public.orders", format!(r#""key":{{"id":{id}}}"#)),
+        rig.postgres
+            .sql(&format!("INSERT INTO orders VALUES ({id}, 'A'); INSERT INTO ordhdr VALUES ({id}, 1234)"))
+            .await;
+        let (changed, text) = match file.file_stem().and_then(|stem| stem.to_str()) {
+            Some("demo") => ("public.ordhdr", format!(r#""key":{{"ordno":{id}}}"#)),
+            Some("legacy") => ("public.ordhdr", format!(r#""after":{{"order_no":{id},"total":"12.34"}}"#)),
+            _ => ("public.orders", format!(r#""key":{{"id":{id}}}"#)),
         };
         rig.inbox
             .until(&format!("the insert of {name}"), PATIENCE, |all| {

@@ -12,5 +12,6 @@ mod outage;
 mod planted;
 mod rig;
 mod rounds;
+mod transform;
 mod values;
 mod workload;

@@ -1,0 +1,115 @@
+//! Routes with steps, from a live table to the queue.
+
+use std::fs;
+
+use serde_json::json;
+use towpath_test_support::eventually;
+
+use crate::rig::{PATIENCE, Rig};
+
+const CUSTOMERS: &str = "CREATE TABLE customers (cusno char(10) PRIMARY KEY, cusnam char(30), cussts char(2), cussin numeric(7), email text);
+    INSERT INTO customers VALUES ('10042', 'Jane Doe', 'A', 1240229, 'canary-jane@example.com'), ('10043', 'John Roe', 'S', 0, NULL)";
+
+const STEPS: &str = "routes:
+  - from: db.public.customers
+    transform:
+      - trim: [\"*\"]
+      - null_if: { cussin: [\"0\"] }
+      - legacy_date: { cussin: cyymmdd }
+      - decode: { cussts: { A: active, S: suspended } }
+      - mask: { email: { hmac: 0123456789abcdef } }
+      - rename: { cusno: customer_no, cusnam: name, cussts: status, cussin: since }
+";
+
+#[tokio::test]
+async fn legacy_rows_become_readable_events_and_what_is_masked_is_nowhere() {
+    let mut rig = Rig::new().await;
+    rig.postgres.sql(CUSTOMERS).await;
+    let mut towpath = rig.towpath("postgres", STEPS).run();
+    rig.inbox.until_count(2, PATIENCE).await;
+    rig.postgres
+        .sql(
+            "UPDATE customers SET cussts = 'S', email = 'canary-new@example.com' WHERE cusno = '10042';
+             INSERT INTO customers VALUES ('10044', 'Kim', 'Q', 0, 'canary-kim@example.com');
+             DELETE FROM customers WHERE cusno = '10043'",
+        )
+        .await;
+    let all = rig.inbox.until_count(4, PATIENCE).await;
+    let after = |index: usize| {
+        let mut row = all[index].json()["after"].clone();
+        let email = row["email"].take();
+        (row, email.as_str().map(str::len))
+    };
+    let jane = |status| json!({"customer_no": "10042", "name": "Jane Doe", "status": status, "since": "2024-02-29", "email": null});
+    assert_eq!(after(0), (jane("active"), Some(64)));
+    let john = json!({"customer_no": "10043", "name": "John Roe", "status": "suspended", "since": null, "email": null});
+    assert_eq!(after(1), (john, None));
+    assert_eq!(after(2), (jane("suspended"), Some(64)));
+    assert_ne!(all[0].json()["after"]["email"], all[2].json()["after"]["email"]);
+    assert_eq!(
+        (all[3].json()["op"].clone(), all[3].json()["key"].clone()),
+        (json!("delete"), json!({"customer_no": "10043"}))
+    );
+
+    let (_, listed) = rig.admin().get("/api/parked").await;
+    assert!(
+        listed.contains("transform[3] (`decode`) cannot be done on `cussts`: the code is not in the list"),
+        "{listed}"
+    );
+    assert!(towpath.terminate(PATIENCE).await.success(), "{}", towpath.log());
+    let files = fs::read_dir(towpath.folder()).expect("the folder").flatten().map(|entry| entry.path());
+    for file in files.filter(|path| path.is_file()) {
+        let bytes = fs::read(&file).expect("a file of ours");
+        assert!(!bytes.windows(6).any(|window| window == b"canary"), "{}", file.display());
+    }
+    assert!(!towpath.log().contains("canary"));
+}
+
+#[tokio::test]
+async fn a_column_that_is_not_there_is_told_with_its_line_before_anything_is_captured() {
+    let rig = Rig::new().await;
+    rig.postgres.sql(CUSTOMERS).await;
+    let builder = rig.towpath("postgres", &STEPS.replace("cussts: {", "cusstat: {"));
+    let doctor = builder.command(&["doctor", "--config", "{config}"]).await;
+    let told = String::from_utf8_lossy(&doctor.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    let expected = "routes[0].transform[3].decode.cusstat: public.customers has no column `cusstat`";
+    assert!(doctor.status.code() == Some(1) && told.contains(expected), "{told}");
+    let mut towpath = builder.run();
+    let log = towpath.wait_for_log("stopped:", PATIENCE).await;
+    assert!(log.contains(expected) && log.contains("did you mean `cussts`?"), "{log}");
+    let slots = rig.postgres.value("SELECT count(*)::text FROM pg_replication_slots").await;
+    assert_eq!(slots, "0", "nothing was made in the database");
+    assert!(towpath.terminate(PATIENCE).await.success());
+}
+
+/// What is hidden stays hidden: under a new name the column stops the source, and the way on loses nothing.
+#[tokio::test]
+async fn a_column_that_is_renamed_under_a_step_stops_the_source_until_the_config_says_what_it_is() {
+    let mut rig = Rig::new().await;
+    rig.postgres.sql(CUSTOMERS).await;
+    let mut towpath = rig.towpath("postgres", STEPS).run();
+    rig.inbox.until_count(2, PATIENCE).await;
+    rig.postgres
+        .sql(
+            "BEGIN; INSERT INTO customers VALUES ('1', 'one', 'A', 0, 'canary-1');
+             ALTER TABLE customers RENAME email TO mail; INSERT INTO customers VALUES ('2', 'two', 'A', 0, 'canary-2'); COMMIT",
+        )
+        .await;
+    towpath.wait_for_log("public.customers has no column `email`", PATIENCE).await;
+    eventually("status to tell", PATIENCE, async || {
+        let (_, status) = rig.admin().get("/api/status").await;
+        if status.contains("routes[0].transform[4].mask.email") { Ok(()) } else { Err(status) }
+    })
+    .await;
+    assert!(towpath.terminate(PATIENCE).await.success());
+
+    let file = towpath.folder().join("towpath.yaml");
+    let written = fs::read_to_string(&file).expect("the config");
+    let mask = "mask: { \"email?\": { hmac: 0123456789abcdef }, \"mail?\": { hmac: 0123456789abcdef } }";
+    fs::write(&file, written.replace("mask: { email: { hmac: 0123456789abcdef } }", mask)).expect("the config");
+    towpath.start_again();
+    let all = rig.inbox.until_count(4, PATIENCE).await;
+    let names: Vec<_> = all[2..].iter().map(|event| event.json()["after"]["name"].clone()).collect();
+    assert_eq!(names, [json!("one"), json!("two")]);
+    assert!(all.iter().all(|event| !String::from_utf8_lossy(&event.body).contains("canary")));
+}
