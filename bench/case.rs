@@ -57,12 +57,14 @@ impl Case {
     /// Those that the case compares, in the order in which they take turns. The bare pipe has as many bytes as a message of Towpath's
     /// (`body`, and with properties `message`): all of them in the body, or with as many in headers.
     pub(crate) fn contestants(self, body: u64, message: u64) -> Vec<Contestant> {
-        use Contestant::{Debezium, DebeziumDefault, DebeziumPolling, Pipe, Towpath, TowpathDefault};
+        use Contestant::{Debezium, DebeziumDefault, DebeziumPolling, Pipe, Towpath, TowpathDefault, TowpathSteps};
         let pipe = Pipe { body_bytes: message, header_bytes: 0 };
         let pipe_with_headers = Pipe { body_bytes: body, header_bytes: message - body };
         match self {
             // Towpath twice: what differs between its two rows is noise.
-            Case::Drain => vec![Towpath, pipe, pipe_with_headers, Debezium, Towpath, TowpathDefault, DebeziumDefault],
+            Case::Drain => {
+                vec![Towpath, pipe, pipe_with_headers, Debezium, Towpath, TowpathSteps, TowpathDefault, DebeziumDefault]
+            }
             Case::Stream => vec![Towpath, pipe, pipe_with_headers],
             Case::Snapshot => vec![Towpath, Debezium],
             Case::Steady => vec![Towpath, pipe, DebeziumPolling { every_ms: 1 }, DebeziumDefault],

@@ -12,6 +12,8 @@ use crate::world::{PUBLICATION, QUEUE, Slot, World};
 pub(crate) enum Contestant {
     /// Publishes to the queue by the default exchange, as the others do.
     Towpath,
+    /// The same, with five steps on every row.
+    TowpathSteps,
     /// The config of a source, an outbox and a broker, and nothing else: by its topic exchange.
     TowpathDefault,
     /// Bodies filled up to so many bytes, and so many of headers.
@@ -28,6 +30,7 @@ impl Contestant {
     pub(crate) fn name(self) -> String {
         match self {
             Contestant::Towpath => "towpath".into(),
+            Contestant::TowpathSteps => "towpath, five steps".into(),
             Contestant::TowpathDefault => "towpath, default config".into(),
             Contestant::Pipe { body_bytes, header_bytes: 0 } => format!("bare pipe, {body_bytes} bytes"),
             Contestant::Pipe { body_bytes, header_bytes } => {
@@ -96,7 +99,7 @@ impl Running {
 pub(crate) async fn start(contestant: Contestant, world: &World, work: &Work) -> Result<Running, String> {
     let folder = Folder::new("contestant");
     let process = match contestant {
-        Contestant::Towpath | Contestant::TowpathDefault => {
+        Contestant::Towpath | Contestant::TowpathSteps | Contestant::TowpathDefault => {
             Process::Towpath(Box::new(towpath(contestant, world, work).await?))
         }
         Contestant::Pipe { body_bytes, header_bytes } => {
@@ -126,6 +129,15 @@ fn spawn(mut command: Command, folder: &Path) -> Result<Child, String> {
     command.spawn().map_err(|error| format!("{}: {error}", command.get_program().display()))
 }
 
+/// Typical ones, on every column but two.
+const STEPS: &str = "    transform:
+      - trim: [status, note]
+      - decode: { status: { new: NEW, paid: PAID, sent: SENT, \"*\": \"{{ value }}\" } }
+      - legacy_date: { customer_id: { form: days, since: 2000-01-01 } }
+      - mask: { note: { hmac: 0123456789abcdef0123456789abcdef } }
+      - rename: { customer_id: ordered_on, note: note_hash }
+";
+
 async fn towpath(contestant: Contestant, world: &World, work: &Work) -> Result<Towpath, String> {
     // Beside this program's folder, as `cargo build` puts it.
     let this = std::env::current_exe().map_err(|error| error.to_string())?;
@@ -144,9 +156,10 @@ async fn towpath(contestant: Contestant, world: &World, work: &Work) -> Result<T
         Work::Snapshot => ("orders_snapshot", "slot: run_snapshot\n    publication: snapshot".into()),
     };
     let (routes, declare) = match contestant {
-        Contestant::Towpath => {
+        Contestant::Towpath | Contestant::TowpathSteps => {
             let event = format!("event: {{ exchange: \"\", routing_key: {QUEUE} }}");
-            (format!("routes:\n  - from: bench.public.{table}\n    {event}\n"), String::new())
+            let steps = if contestant == Contestant::TowpathSteps { STEPS } else { "" };
+            (format!("routes:\n  - from: bench.public.{table}\n    {event}\n{steps}"), String::new())
         }
         _ => (String::new(), format!("  declare: {{ queues: {{ {QUEUE}: {{ bind: [\"#\"] }} }} }}\n")),
     };

@@ -51,7 +51,8 @@ fn every_example_is_valid() {
     let mut count = 0;
     for example in std::fs::read_dir(examples).unwrap() {
         let path = example.unwrap().path();
-        let (code, stdout, stderr) = run(towpath(folder.path()).arg("check").arg("--config").arg(&path));
+        let (code, stdout, stderr) =
+            run(towpath(folder.path()).env("MASK_KEY", "0123456789abcdef").arg("check").arg("--config").arg(&path));
         assert_eq!((code, stderr.as_str()), (0, ""), "{}", path.display());
         assert!(stdout.contains("is valid"), "{stdout}");
         count += 1;
