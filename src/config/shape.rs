@@ -31,6 +31,10 @@ struct Shape<'a> {
 
 impl Shape<'_> {
     fn value(&mut self, value: &mut Value, node: &Json, path: &KeyPath) {
+        // A reference that could not be resolved was told of already.
+        if value.kind == ValueKind::Nil && self.failed_already(path) {
+            return;
+        }
         match Form::of(node) {
             Form::Keys { properties, required } => self.keys(value, properties, &required, path),
             Form::Tagged { tag, variants } => self.tagged(value, tag, &variants, path),

@@ -79,6 +79,13 @@ fn a_wrong_step_names_its_place_and_what_is_allowed() {
     }
 }
 
+#[test]
+fn a_key_that_the_environment_lacks_is_told_once() {
+    let problems = bad(&with("      - mask: { a: { hmac: \"${UNSET}\" } }\n"), &variables(&[]));
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(problems[0].contains("mask.a.hmac: the environment variable UNSET is not set"), "{problems:#?}");
+}
+
 /// Ten thousand configs of parts that belong there, in places where they may not.
 #[test]
 fn random_steps_never_make_the_check_panic() {

@@ -110,8 +110,7 @@ impl Example {
             self.columns.iter().map(column).collect(),
             KeyKind::None,
         ));
-        let (fields, program) =
-            compile(&[step], &table, false).unwrap_or_else(|fault| panic!("{}: {fault:?}", self.yaml));
+        let (fields, program) = compile(&[step], &table, false).expect("the step fits its example");
         let mut batch = Batch::new();
         batch.begin_transaction(Transaction::default());
         for row in self.rows {
@@ -149,7 +148,7 @@ impl Example {
 /// A step as a config has it.
 pub(crate) fn step(yaml: &str) -> StepConfig {
     let built = config::Config::builder().add_source(config::File::from_str(yaml, config::FileFormat::Yaml)).build();
-    built.expect("well-formed").try_deserialize().unwrap_or_else(|error| panic!("{yaml}: {error}"))
+    built.expect("well-formed").try_deserialize().expect("a step")
 }
 
 fn object<'a>(fields: impl Iterator<Item = (&'a str, Form, usize)>, row: View<'_>) -> String {
