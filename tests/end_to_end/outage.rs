@@ -103,7 +103,7 @@ async fn whoever_asks_is_answered_while_everything_waits() {
     let mut towpath = builder.clone().run();
     rig.inbox.until_count(1, PATIENCE).await;
     rig.rabbit.stop().await;
-    rig.postgres.sql("INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 30000) g").await;
+    rig.postgres.sql("INSERT INTO t SELECT g, repeat('x', 1000) FROM generate_series(1, 15000) g").await;
     let status = async || String::from_utf8_lossy(&builder.command(&["status", "--json"]).await.stdout).into_owned();
     eventually("the source to wait for the outbox", PATIENCE, async || {
         let status = status().await;

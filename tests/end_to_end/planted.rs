@@ -114,7 +114,8 @@ async fn a_place_within_a_transaction_is_found_again() {
         let mut towpath = started(&rig, plant).await;
         assert!(towpath.terminate(PATIENCE).await.success());
         // Batches enough. Rows of one multi-insert share an address: batches end within them.
-        rig.postgres.sql("COPY t (id) FROM PROGRAM 'seq 1 40000'").await;
+        let note = "x".repeat(300);
+        rig.postgres.sql(&format!("COPY t (id, note) FROM PROGRAM 'seq -f \"%.0f\t{note}\" 1 14000'")).await;
         // No more than two are in flight at a time: a part of them is recorded, the last ones are not.
         towpath.start_again_with_failpoint("pipeline.before_record:4");
         towpath.wait_for_end(PATIENCE).await;
