@@ -91,7 +91,7 @@ pub enum AfterParked {
 }
 
 /// The form of a route's events. Templates may use `{{ source }}`, `{{ schema }}`, `{{ table }}` and `{{ op }}` (`insert`,
-/// `update`, `delete`, `read`, `truncate`, `message`).
+/// `update`, `delete`, `read`, `truncate`, `message`), filters (`{{ table | upper }}`) and conditions; they hold no `*`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventConfig {

@@ -116,8 +116,13 @@ fn a_column_that_is_not_there_is_told_before_anything_is_made() {
     let batch = batch(&customers(), &[(Op::Insert, [Some("K-7"), None, None, None])]);
     let unfit = |from, steps| routed(&batch, route(from, steps)).map(|events| body(&events, 0));
     let error = unfit("db.public.customers", &["rename: snake_case", "trim: [cust_no, STATUS]"]).expect_err("renamed");
-    assert_eq!((error.step, error.fault.message.as_str()), (1, "public.customers has no column `STATUS`"));
-    assert!(error.fault.help.starts_with("did you mean `status`?"), "{}", error.fault.help);
+    assert_eq!(
+        (error.step, error.fault.message.as_str()),
+        (1, "at this step column `STATUS` of public.customers is called `status`")
+    );
+    let error = unfit("db.public.customers", &["trim: [STATUSS]"]).expect_err("unknown");
+    assert_eq!(error.fault.message, "public.customers has no column `STATUSS`");
+    assert!(error.fault.help.starts_with("did you mean `STATUS`?"), "{}", error.fault.help);
     let error = unfit("db.public.customers", &["trim: [SINCE]"]).expect_err("a number");
     assert_eq!(error.fault.message, "column `SINCE` is integer, and this step needs a text");
     for (from, steps) in
@@ -125,6 +130,17 @@ fn a_column_that_is_not_there_is_told_before_anything_is_made() {
     {
         unfit(from, steps).expect("they need not be there");
     }
+}
+
+/// In a route that takes many tables, where a column need not be there, a mask that comes too late would hide nothing.
+#[test]
+fn a_name_that_an_earlier_step_changed_is_told_wherever_it_is_written() {
+    let batch = batch(&customers(), &[(Op::Insert, [Some("K-7"), None, None, None])]);
+    let steps = ["rename: { EMAIL: mail }", "mask: { EMAIL: redact }"];
+    let error = routed(&batch, route("db", &steps)).map(drop).expect_err("it hides nothing");
+    assert_eq!(error.fault.message, "at this step column `EMAIL` of public.customers is called `mail`");
+    let gone = ["drop: [EMAIL]", "mask: { EMAIL: redact }"];
+    routed(&batch, route("db", &gone)).expect("nothing to hide");
 }
 
 #[test]

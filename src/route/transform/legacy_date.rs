@@ -146,7 +146,7 @@ struct Reading {
 
 impl Action for Reading {
     fn apply(&self, value: &[u8], out: &mut Vec<u8>) -> Result<Outcome, Cow<'static, str>> {
-        let value = trimmed(value);
+        let value = if self.numeric { whole(value) } else { trimmed(value) };
         let date = match self.since {
             Some(since) => days_after(since, value),
             None => self.read(value),
@@ -172,7 +172,6 @@ impl Action for Reading {
 
 impl Reading {
     fn read(&self, value: &[u8]) -> Option<Date> {
-        let value = if self.numeric { value.strip_suffix(b".0").unwrap_or(value) } else { value };
         let missing = self.letters.len().checked_sub(value.len())?;
         if !value.iter().all(u8::is_ascii_digit) || missing > 0 && !self.numeric || value.is_empty() {
             return None;
@@ -198,6 +197,12 @@ impl Reading {
             }
         }
     }
+}
+
+/// A number without a fraction of zeros.
+fn whole(value: &[u8]) -> &[u8] {
+    let point = value.iter().position(|byte| *byte == b'.').unwrap_or(value.len());
+    if value[point..].iter().skip(1).all(|byte| *byte == b'0') { &value[..point] } else { value }
 }
 
 fn days_after(since: Date, value: &[u8]) -> Option<Date> {
@@ -241,6 +246,14 @@ mod tests {
         }
         assert_eq!(date(DateForm::Days, 50, Some("1899-12-30"), true, "45351").as_deref(), Some("2024-02-29"));
         assert_eq!(date(DateForm::Days, 50, Some("1970-01-01"), true, "-1").as_deref(), Some("1969-12-31"));
+    }
+
+    #[test]
+    fn a_number_may_have_a_fraction_of_zeros() {
+        assert_eq!(date(DateForm::Cyymmdd, 50, None, true, "1240229.00").as_deref(), Some("2024-02-29"));
+        assert_eq!(date(DateForm::Days, 50, Some("1899-12-30"), true, "45351.0").as_deref(), Some("2024-02-29"));
+        assert_eq!(date(DateForm::Cyymmdd, 50, None, true, "1240229.5"), None);
+        assert_eq!(date(DateForm::Cyymmdd, 50, None, false, "1240229.00"), None);
     }
 
     #[test]

@@ -14,7 +14,8 @@ use super::{Step, fields};
 
 /// Hides values, before they reach the outbox or anything else: `mask: { email: { hmac: "${MASK_KEY}" }, phone: { keep_end: 3 }, note: redact,
 /// ssn: drop }`. Nulls stay null. A masked value is masked in an event's key too; the order of events and their ids are those of the
-/// real key.
+/// real key. Where `from` has a `*`, a column that the database gives another name is another column, and nothing masks it: give a
+/// table with something to hide a route of its own, which then stops.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Mask(BTreeMap<String, Hiding>);
 

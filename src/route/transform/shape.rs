@@ -21,6 +21,8 @@ pub(in crate::route) struct Field {
 /// What the next step sees.
 pub(super) struct Shape {
     table: String,
+    /// The names of the source's columns, by slot.
+    columns: Vec<String>,
     fields: Vec<Field>,
     program: Program,
     lenient: bool,
@@ -38,6 +40,7 @@ impl Shape {
         });
         Shape {
             table: format!("{}.{}", table.schema, table.name),
+            columns: table.columns.iter().map(|column| column.name.clone()).collect(),
             fields: fields.collect(),
             program: Program::default(),
             lenient,
@@ -61,9 +64,18 @@ impl Shape {
     /// be there.
     pub(super) fn find(&self, name: &str) -> Result<Option<usize>, Fault> {
         let plain = name.strip_suffix('?').unwrap_or(name);
-        match self.fields.iter().position(|field| field.name == plain) {
-            None if !self.lenient && !is_optional(name) => Err(self.unknown(name)),
-            found => Ok(found),
+        if let Some(found) = self.fields.iter().position(|field| field.name == plain) {
+            return Ok(Some(found));
+        }
+        // It need not be there; but it is, and whoever wrote its old name, to mask it perhaps, means it.
+        let renamed = self.fields.iter().find(|field| self.columns[field.slot] == plain);
+        match renamed {
+            Some(field) => {
+                let message = format!("at this step column `{plain}` of {} is called `{}`", self.table, field.name);
+                Err(Fault::new(message).help("name it so, or do this step before it is renamed"))
+            }
+            None if self.lenient || is_optional(name) => Ok(None),
+            None => Err(self.unknown(plain)),
         }
     }
 
