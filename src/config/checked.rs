@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::model::{AdminConfig, AfterParked, OutboxConfig, RabbitmqConfig, SourceConfig, Unroutable};
 use super::origin::Origins;
+use super::path::KeyPath;
 use super::problem::{Placed, Problem, ProblemRecord};
 use crate::route::matching::RouteFrom;
 use crate::route::transform::StepConfig;
@@ -32,6 +33,11 @@ pub struct Places {
 }
 
 impl Places {
+    /// Whether an error may quote what stands there.
+    pub fn may_show(&self, path: &KeyPath) -> bool {
+        self.origins.may_show(path)
+    }
+
     pub fn record(&self, problem: Problem) -> ProblemRecord {
         ProblemRecord::new(&self.file, &self.origins.placed(problem))
     }

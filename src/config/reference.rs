@@ -183,6 +183,10 @@ done on a table stops the source before anything of it is recorded, with the lin
 
 **Values that a step cannot be done on.** The event is parked with the step, the column and the reason, never with the value:
 `towpath parked list`. In it that column is as it was before the step, and what `mask` hides is hidden all the same.
+
+**What masking does not reach.** What Towpath needs to go on is kept as the source has it, in files that only its user may read: the
+progress of a snapshot holds the last key that was read, the spool holds large transactions until they commit, and an event holds a
+64-bit hash of its real key. Where keys themselves are secret, so is the folder of the outbox.
 ";
 
 /// What may stand at a step's key, where that takes words.

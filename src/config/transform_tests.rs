@@ -64,6 +64,8 @@ fn a_wrong_step_names_its_place_and_what_is_allowed() {
             "mask: { a: { keep_end: -1 } }",
             "routes[0].transform[0].mask.a.keep_end: found `-1`, expected a whole number from 0 to 65535",
         ),
+        ("mask: { \"*mail*\": redact }", "routes[0].transform[0].mask.\"*mail*\": `mask` takes whole names"),
+        ("decode: { a: { 01: new } }", "t.yaml:12:24: this key is a number, and would be read without its zeros"),
         ("rename: { a: c, b: c }", "routes[0].transform[0].rename.b: `a` gets this name too"),
         (
             "rename: kebab-case",

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use towpath_contract::{
-    Action, BATCH_BYTES, Batch, Capture, Error, ErrorKind, KEEP_ALIVE_SECONDS_MAX, Position, SnapshotRequest, Source,
-    planted,
+    Action, BATCH_BYTES, Batch, Capture, Error, ErrorKind, KEEP_ALIVE_SECONDS_MAX, Position, Resume, SnapshotRequest,
+    Source, planted,
 };
 use tracing::{error, info, warn};
 
@@ -198,14 +198,10 @@ impl SourceTask {
     async fn open(&mut self) -> Result<Session, Ended> {
         let resume = self.outbox.resume(&self.name).await?;
         let epoch = epoch::of(&resume.state);
-        if self.router.has_steps() {
-            let tables = self.source.tables().await?;
-            self.router.try_on(&tables).map_err(|unfit| self.stopped_by(unfit))?;
-        }
-        let mut opening = self.source.open(resume);
+        let mut opening = std::pin::pin!(opened(&*self.source, &self.router, resume));
         let capture = loop {
             tokio::select! {
-                capture = &mut opening => break capture?,
+                opened = &mut opening => break opened?,
                 () = stop(&mut self.stopping) => return Err(Ended::Stopping),
                 // Opening may take long: a new slot waits for the transactions that are in progress.
                 command = self.commands.recv() => match command {
@@ -216,6 +212,7 @@ impl SourceTask {
                 },
             }
         };
+        let capture = capture.map_err(|unfit| self.stopped_by(unfit))?;
         let mut ticks = interval(Duration::from_secs(KEEP_ALIVE_SECONDS_MAX));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let identity: Arc<str> = capture.identity().into();
@@ -233,6 +230,20 @@ impl SourceTask {
             unanswered: Vec::new(),
         })
     }
+}
+
+/// The capture, unless the routes' steps cannot be done on the tables as they are now.
+async fn opened(
+    source: &dyn Source,
+    router: &Router,
+    resume: Resume,
+) -> Result<Result<Box<dyn Capture>, Unfit>, Error> {
+    if router.has_steps()
+        && let Err(unfit) = router.try_on(&source.tables().await?)
+    {
+        return Ok(Err(unfit));
+    }
+    Ok(Ok(source.open(resume).await?))
 }
 
 /// Pends until the process is to stop. Cancel-safe.

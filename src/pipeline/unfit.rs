@@ -13,8 +13,14 @@ pub(super) fn error(unfit: Unfit, routes: &[CheckedRoute], places: &Places) -> E
     let index = routes.iter().position(|configured| configured.name == route).unwrap_or_default();
     let name = routes.get(index).and_then(|route| route.steps.get(step)).map_or("", |step| step.name());
     let path = KeyPath::root().key("routes").index(index).key("transform").index(step).key(name);
-    let mut record = places.record(place_fault(&path, fault));
-    let help = record.help.take().unwrap_or_default();
+    let problem = place_fault(&path, fault);
+    let shown = places.may_show(&problem.path);
+    let mut record = places.record(problem);
+    let mut help = record.help.take().unwrap_or_default();
+    if !shown {
+        record.message = "this step cannot be done on one of the tables (what it names is withheld)".into();
+        help = "see that it names columns that are there".into();
+    }
     let operation = format!("transforming the changes of route {route}");
     Error::operator(ErrorKind::Setup, operation, record.to_string()).with_help(help)
 }

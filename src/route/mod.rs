@@ -19,6 +19,7 @@ use event::Scratch;
 pub use plan::Unfit;
 use plan::{Route, TablePlan};
 use towpath_contract::{Batch, TableSchema};
+use transform::Fault;
 
 use crate::event::EventBatch;
 
@@ -34,6 +35,26 @@ pub struct Router {
     /// Plans by the address of their table's schema, which the `Arc` beside it keeps alive.
     plans: Vec<(Arc<TableSchema>, Arc<TablePlan>)>,
     scratch: Scratch,
+}
+
+/// A route of many tables names a column that none of them has: it would not be transformed, or worse, not be hidden.
+fn missing_everywhere(route: &Route, tables: &[TableSchema]) -> Result<(), Unfit> {
+    let mut taken = tables.iter().filter(|table| route.from.matches(&table.schema, &table.name));
+    let unfit = |(step, fault)| Unfit { route: route.name.clone(), step, fault };
+    let compile = |table| Ok(transform::compile(&route.steps, table, true).map_err(unfit)?.missed);
+    let Some(first) = taken.next() else { return Ok(()) };
+    let mut missed: Vec<(usize, String)> = compile(first)?;
+    for table in taken {
+        let here = compile(table)?;
+        missed.retain(|name| here.contains(name));
+    }
+    match missed.into_iter().next() {
+        Some((step, name)) if route.from.is_pattern() => {
+            let fault = Fault::new(format!("no table that {} takes has a column `{name}`", route.from));
+            Err(unfit((step, fault.help(format!("if some have, or had, it at other times, write `{name}?`")))))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Plans kept; beyond it the oldest go. A table whose shape changes leaves its old plan behind.
@@ -58,7 +79,8 @@ impl Router {
     /// Whether every route's steps can be done on these tables.
     pub fn try_on(&self, tables: &[TableSchema]) -> Result<(), Unfit> {
         let plan = |table: &TableSchema| TablePlan::new(&self.source, table, &self.routes).map(drop);
-        tables.iter().try_for_each(plan)
+        tables.iter().try_for_each(plan)?;
+        self.routes.iter().try_for_each(|route| missing_everywhere(route, tables))
     }
 
     /// Appends the events of the batch's changes, in order. `identity` is the capture's, part of every id. `epoch` grows where

@@ -5,7 +5,7 @@ use towpath_contract::{Column, Kind, Op, TableSchema};
 
 use super::json::{Form, write_string};
 use super::matching::RouteFrom;
-use super::transform::{self, Failure, Fault, Program, StepConfig};
+use super::transform::{self, Compiled, Failure, Fault, Program, StepConfig};
 use crate::event::RouteId;
 
 /// The longest routing key, event type or message id, in bytes: an AMQP short string.
@@ -102,12 +102,16 @@ impl TablePlan {
         let columns: Vec<ColumnPlan> = table.columns.iter().enumerate().map(raw).collect();
         let taking = routes.iter().filter(|route| route.from.matches(&table.schema, &table.name));
         let routes = taking.enumerate().map(|(nth, route)| {
-            let (fields, program) = transform::compile(&route.steps, table, route.from.is_pattern())
+            let Compiled { fields, program, .. } = transform::compile(&route.steps, table, route.from.is_pattern())
                 .map_err(|(step, fault)| Unfit { route: route.name.clone(), step, fault })?;
             let fields: Vec<ColumnPlan> =
                 fields.iter().map(|field| ColumnPlan::new(&field.name, &field.kind, field.slot, field.key)).collect();
             let keys = |columns: &[ColumnPlan]| -> Vec<_> {
-                columns.iter().filter(|column| column.key).map(|column| (column.slot, column.label.clone())).collect()
+                columns
+                    .iter()
+                    .filter(|column| column.key)
+                    .map(|column| (column.slot, column.label.clone(), column.form))
+                    .collect()
             };
             let changes_key = keys(&fields) != keys(&columns)
                 || columns.iter().any(|column| column.key && program.touches(column.slot));

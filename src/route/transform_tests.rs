@@ -143,6 +143,45 @@ fn a_name_that_an_earlier_step_changed_is_told_wherever_it_is_written() {
     routed(&batch, route("db", &gone)).expect("nothing to hide");
 }
 
+/// A slip of the pen would hide nothing.
+#[test]
+fn a_name_that_no_table_of_a_pattern_has_is_told_before_anything_is_captured() {
+    let tried = |steps: &[&str]| Router::new("db", &[route("db", steps)]).try_on(&[(*customers()).clone()]);
+    let error = tried(&["mask: { EMIAL: redact }"]).expect_err("a typo");
+    assert_eq!(error.fault.message, "no table that db.*.* takes has a column `EMIAL`");
+    tried(&["mask: { \"EMIAL?\": redact }"]).expect("it need not be there");
+    tried(&["mask: { EMAIL: redact }", "trim: [\"*\"]"]).expect("it is there");
+    let error = tried(&["select: [ref, note]"]).expect_err("nothing is left");
+    assert!(error.fault.message.starts_with("none of these columns"), "{}", error.fault.message);
+}
+
+#[test]
+fn a_column_may_be_called_with_a_question_mark() {
+    let column = |name: &str| Column { name: name.into(), kind: Kind::Text, type_name: "text".into(), key: false };
+    let table =
+        Arc::new(TableSchema::new("public".into(), "t".into(), vec![column("ssn"), column("ssn?")], KeyKind::None));
+    let mut batch = Batch::new();
+    batch.begin_transaction(Transaction { id: "7".into(), commit_time_us: 1 });
+    let change = batch.change(Op::Insert, &table, Position::from_bytes(&[1]).expect("short"));
+    change.after([Value::Data(b"open"), Value::Data(b"hidden")]);
+    let events = routed(&batch, route("db.public.t", &["mask: { \"ssn?\": redact }"])).expect("it is there");
+    assert!(body(&events, 0).contains(r#""after":{"ssn":"open","ssn?":"***"}"#), "{}", body(&events, 0));
+}
+
+/// Whatever a step makes of a key's type, what was recorded before it and after is of one key.
+#[test]
+fn a_key_of_another_type_is_the_same_key() {
+    let column = Column { name: "id".into(), kind: Kind::Int, type_name: "bigint".into(), key: true };
+    let table = Arc::new(TableSchema::new("public".into(), "t".into(), vec![column], KeyKind::Columns));
+    let mut batch = Batch::new();
+    batch.begin_transaction(Transaction { id: "7".into(), commit_time_us: 1 });
+    batch.change(Op::Insert, &table, Position::from_bytes(&[1]).expect("short")).after([Value::Data(b"7")]);
+    let hash = |steps: &[&str]| routed(&batch, route("db", steps)).expect("it fits").get(0).key_hash;
+    for step in ["cast: { id: text }", "cast: { id: decimal }", "cast: { id: float }", "rename: { id: no }"] {
+        assert_eq!(hash(&[step]), hash(&[]), "{step}");
+    }
+}
+
 #[test]
 fn two_columns_of_one_name_are_refused() {
     let batch = batch(&customers(), &[(Op::Insert, [Some("K-7"), None, None, None])]);

@@ -85,7 +85,11 @@ impl Source for PostgresSource {
         Box::pin(async move {
             let client = self.sql().await?;
             let publication = open::Names::of(&self.name, &self.config)?.publication;
-            catalog::schemas(&client, &self.config.tables, &publication).await
+            let mut tables = catalog::schemas(&client, &self.config.tables, &publication).await?;
+            if !self.config.messages.is_empty() {
+                tables.push((*relation::message_table()).clone());
+            }
+            Ok(tables)
         })
     }
 

@@ -51,6 +51,12 @@ impl Reader {
                     if let Some(mark) = self.marks.0.get_mut(path).filter(|mark| (mark.line, mark.column) > start) {
                         (mark.line, mark.column) = start;
                     }
+                    if style == TScalarStyle::Plain && is_another_number(&text) {
+                        return Err(error(
+                            at,
+                            "this key is a number, and would be read without its zeros, sign or base; put it in quotes",
+                        ));
+                    }
                     *key = Some((text, at));
                     return Ok(());
                 }
@@ -131,6 +137,15 @@ impl Reader {
         }
         copies.into_iter().try_for_each(|(path, mark)| self.marks.insert(path, mark))
     }
+}
+
+/// `01`, `+7`, `0x1F`: YAML has them for 1, 7 and 31, which as keys are other codes than were written.
+fn is_another_number(text: &str) -> bool {
+    let number = match text.strip_prefix("0x").map(|digits| i64::from_str_radix(digits, 16)) {
+        Some(hexadecimal) => hexadecimal,
+        None => text.strip_prefix("0o").map_or_else(|| text.parse(), |digits| i64::from_str_radix(digits, 8)),
+    };
+    number.is_ok_and(|number| number.to_string() != text)
 }
 
 fn is_special_float(text: &str) -> bool {

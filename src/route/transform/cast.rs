@@ -57,7 +57,7 @@ impl Step for Cast {
                 let message = format!("column `{name}` is {}, which is never {}", field.type_name, to.article());
                 return Err(Fault::new(message).key(name));
             };
-            field.kind = to.kind();
+            field.becomes(to.kind());
             if let Some(casting) = way {
                 shape.act(found, casting);
             }

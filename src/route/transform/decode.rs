@@ -52,7 +52,7 @@ impl Step for Decode {
                 fields::wrong_kind(field, name, wanted).map_err(|fault| fault.key(name))?;
                 continue;
             }
-            field.kind = Kind::Text;
+            field.becomes(Kind::Text);
             let words = codes.iter().filter(|(code, _)| *code != OTHERS);
             let words =
                 words.map(|(code, word)| (code.trim().as_bytes().to_vec(), word.clone().into_bytes())).collect();

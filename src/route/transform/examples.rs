@@ -5,7 +5,7 @@ use std::sync::Arc;
 use towpath_contract::{Batch, Column, KeyKind, Kind, Op, Position, TableSchema, Transaction, Value};
 
 use super::run::{Made, View};
-use super::{StepConfig, compile};
+use super::{Compiled, StepConfig, compile};
 use crate::route::json::Form;
 
 pub(crate) struct Example {
@@ -110,7 +110,7 @@ impl Example {
             self.columns.iter().map(column).collect(),
             KeyKind::None,
         ));
-        let (fields, program) = compile(&[step], &table, false).expect("the step fits its example");
+        let Compiled { fields, program, .. } = compile(&[step], &table, false).expect("the step fits its example");
         let mut batch = Batch::new();
         batch.begin_transaction(Transaction::default());
         for row in self.rows {

@@ -36,7 +36,7 @@ impl Step for ImpliedDecimal {
                 fields::wrong_kind(field, name, "a whole number or a text").map_err(|fault| fault.key(name))?;
                 continue;
             }
-            field.kind = Kind::Decimal;
+            field.becomes(Kind::Decimal);
             shape.act(found, Pointing { scale: digits.0.into() });
         }
         Ok(())

@@ -112,7 +112,7 @@ impl Step for LegacyDate {
             }
             let reading = reading(&way.options(), matches!(field.kind, Kind::Int | Kind::Decimal))
                 .map_err(|fault| fault.key(name))?;
-            field.kind = Kind::Date;
+            field.becomes(Kind::Date);
             shape.act(found, reading);
         }
         Ok(())
@@ -173,7 +173,10 @@ impl Action for Reading {
 impl Reading {
     fn read(&self, value: &[u8]) -> Option<Date> {
         let missing = self.letters.len().checked_sub(value.len())?;
-        if !value.iter().all(u8::is_ascii_digit) || missing > 0 && !self.numeric || value.is_empty() {
+        if !value.iter().all(u8::is_ascii_digit)
+            || missing > 0 && (!self.numeric || self.letters.starts_with(b"yyyy"))
+            || value.is_empty()
+        {
             return None;
         }
         let part = |letter: u8| {
@@ -261,6 +264,8 @@ mod tests {
         for (form, value) in [
             (DateForm::Yyyymmdd, "20230229"),
             (DateForm::Yyyymmdd, "0"),
+            (DateForm::Yyyymmdd, "240229"),
+            (DateForm::Yyyyddd, "24060"),
             (DateForm::Yyyymmdd, "99999999"),
             (DateForm::Yyyymmdd, "202402291"),
             (DateForm::Yyyymmdd, "-2024022"),

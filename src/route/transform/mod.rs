@@ -25,7 +25,7 @@ use serde::Deserialize;
 use towpath_contract::TableSchema;
 
 pub(super) use run::{Failure, Made, Program, View};
-pub(super) use shape::Field;
+pub(super) use shape::Compiled;
 use shape::Shape;
 pub use shape::{At, Fault};
 
@@ -92,17 +92,13 @@ impl StepConfig {
     }
 }
 
-/// The steps of a route, settled for one table: the fields that its events have, and what is done to each row for them.
+/// Settles a route's steps for one table.
 ///
 /// `lenient`: the route takes tables by a pattern, and a column that this one does not have is no fault.
 ///
 /// # Errors
 /// The index of the step that cannot be done on this table, and why.
-pub(super) fn compile(
-    steps: &[StepConfig],
-    table: &TableSchema,
-    lenient: bool,
-) -> Result<(Vec<Field>, Program), (usize, Fault)> {
+pub(super) fn compile(steps: &[StepConfig], table: &TableSchema, lenient: bool) -> Result<Compiled, (usize, Fault)> {
     let mut shape = Shape::of(table, lenient);
     for (index, step) in steps.iter().enumerate() {
         shape.begin_step(index);

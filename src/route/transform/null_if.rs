@@ -35,8 +35,12 @@ impl Step for NullIf {
             if compare == Compare::Number
                 && let Some(index) = values.iter().position(|value| !is_number(value.as_bytes()))
             {
+                if fields::is_optional(name) {
+                    continue;
+                }
                 let message = format!("column `{name}` is {}, and this is no number", field.type_name);
-                return Err(Fault::new(message).index(index).key(name));
+                let help = "a number, such as `0`; or `cast` the column first";
+                return Err(Fault::new(message).help(help).index(index).key(name));
             }
             let values = values.iter().map(|value| compare.form(value.as_bytes()).into_owned()).collect();
             shape.act(found, Nulling { compare, values });

@@ -124,13 +124,13 @@ const BUFFER_BYTES_KEPT: usize = 64 << 10;
 
 impl Made {
     pub(in crate::route) fn clear(&mut self) {
-        self.cells.clear();
-        self.failure = None;
-        self.spare.shrink_to(BUFFER_BYTES_KEPT);
-        for buffer in &mut self.buffers {
+        for buffer in &mut self.buffers[..self.cells.len()] {
             buffer.clear();
             buffer.shrink_to(BUFFER_BYTES_KEPT);
         }
+        self.cells.clear();
+        self.failure = None;
+        self.spare.shrink_to(BUFFER_BYTES_KEPT);
     }
 }
 

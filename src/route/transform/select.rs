@@ -25,6 +25,10 @@ impl Step for Select {
                 }
             }
         }
+        if kept.is_empty() {
+            return Err(Fault::new("none of these columns is in the table: nothing of it would be left")
+                .help("give the table a route of its own"));
+        }
         let fields = kept.into_iter().map(|index| shape.fields()[index].clone()).collect();
         *shape.fields() = fields;
         Ok(())

@@ -18,6 +18,13 @@ pub(in crate::route) struct Field {
     pub(in crate::route) slot: usize,
 }
 
+impl Field {
+    pub(super) fn becomes(&mut self, kind: Kind) {
+        self.type_name = format!("{} by an earlier step", format!("{kind:?}").to_lowercase());
+        self.kind = kind;
+    }
+}
+
 /// What the next step sees.
 pub(super) struct Shape {
     table: String,
@@ -27,6 +34,8 @@ pub(super) struct Shape {
     program: Program,
     lenient: bool,
     step: usize,
+    /// Names that a step has and this table has not, without a `?`.
+    missed: Vec<(usize, String)>,
 }
 
 impl Shape {
@@ -45,6 +54,7 @@ impl Shape {
             program: Program::default(),
             lenient,
             step: 0,
+            missed: Vec::new(),
         }
     }
 
@@ -52,8 +62,8 @@ impl Shape {
         self.step = index;
     }
 
-    pub(super) fn finish(self) -> (Vec<Field>, Program) {
-        (self.fields, self.program)
+    pub(super) fn finish(self) -> Compiled {
+        Compiled { fields: self.fields, program: self.program, missed: self.missed }
     }
 
     pub(super) fn fields(&mut self) -> &mut Vec<Field> {
@@ -62,8 +72,10 @@ impl Shape {
 
     /// The index of a field. `None` when there is none of that name and the route, or a `?` behind the name, says that it need not
     /// be there.
-    pub(super) fn find(&self, name: &str) -> Result<Option<usize>, Fault> {
-        let plain = name.strip_suffix('?').unwrap_or(name);
+    pub(super) fn find(&mut self, name: &str) -> Result<Option<usize>, Fault> {
+        // A column may be called so, `?` and all.
+        let is_whole = self.fields.iter().any(|field| field.name == name);
+        let plain = if is_whole { name } else { name.strip_suffix('?').unwrap_or(name) };
         if let Some(found) = self.fields.iter().position(|field| field.name == plain) {
             return Ok(Some(found));
         }
@@ -74,13 +86,17 @@ impl Shape {
                 let message = format!("at this step column `{plain}` of {} is called `{}`", self.table, field.name);
                 Err(Fault::new(message).help("name it so, or do this step before it is renamed"))
             }
-            None if self.lenient || is_optional(name) => Ok(None),
+            None if is_optional(name) => Ok(None),
+            None if self.lenient => {
+                self.missed.push((self.step, name.to_owned()));
+                Ok(None)
+            }
             None => Err(self.unknown(plain)),
         }
     }
 
     /// The indices of the fields that a name with `*` stands for; of a plain name, its own.
-    pub(super) fn find_all(&self, pattern: &str) -> Result<Vec<usize>, Fault> {
+    pub(super) fn find_all(&mut self, pattern: &str) -> Result<Vec<usize>, Fault> {
         if !pattern.contains('*') {
             return Ok(self.find(pattern)?.into_iter().collect());
         }
@@ -111,6 +127,16 @@ impl Shape {
     }
 }
 
+/// A route's steps, settled for one table.
+#[derive(Debug)]
+pub(in crate::route) struct Compiled {
+    /// What the events of the table have.
+    pub(in crate::route) fields: Vec<Field>,
+    pub(in crate::route) program: Program,
+    /// By the index of their step: names that the table does not have, which in a route of many tables is no fault.
+    pub(in crate::route) missed: Vec<(usize, String)>,
+}
+
 /// Where in a step something stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum At {
@@ -128,11 +154,11 @@ pub struct Fault {
 }
 
 impl Fault {
-    pub(super) fn new(message: impl Into<String>) -> Fault {
+    pub(in crate::route) fn new(message: impl Into<String>) -> Fault {
         Fault { at: Vec::new(), message: message.into(), help: String::new() }
     }
 
-    pub(super) fn help(mut self, help: impl Into<String>) -> Fault {
+    pub(in crate::route) fn help(mut self, help: impl Into<String>) -> Fault {
         self.help = help.into();
         self
     }
