@@ -7,8 +7,8 @@ use crate::admin::Admin;
 use towpath_test_support::tokio_postgres::Client;
 use towpath_test_support::{Checker, Inbox, Port, Postgres, Proxy, RabbitMq, Report, Towpath, TowpathBuilder};
 
-/// Long enough for two busy cores; whoever waits this long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for two busy and slow cores; whoever waits this long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) const QUEUE: &str = "everything";
 
