@@ -102,7 +102,7 @@ fn main() {
         settled: vec![0],
         unroutable: Unroutable::Stop,
         after_parked: AfterParked::Wait,
-        exchange: None,
+        exchanges: Vec::new(),
         behind: Vec::new(),
     };
     let settled = Arc::new(Settled::default());

@@ -30,10 +30,16 @@ pub fn config(bytes: &[u8]) {
 /// A template of a route.
 pub fn template(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let names = route::Names { source: "db", schema: "public", table: "a.b", op: "insert" };
-    for escape_dots in [false, true] {
-        drop(route::render(text, &names, escape_dots));
+    let names = route::Names { source: "db", schema: "public", table: "a.b", op: "insert", event_type: Some("a.b") };
+    for goes in [route::Goes::Plain, route::Goes::RoutingKey] {
+        drop(route::render(text, &names, goes));
     }
+}
+
+/// An expression of a step.
+pub fn expression(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    route::compile_expression(text);
 }
 
 /// A column's bytes, in every form that JSON has for them.
@@ -65,6 +71,7 @@ mod tests {
         replay("amqp", super::amqp);
         replay("config", super::config);
         replay("template", super::template);
+        replay("expression", super::expression);
         replay("json", super::json);
         replay("outbox_row", super::outbox_row);
     }

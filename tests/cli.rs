@@ -176,7 +176,8 @@ const WRONG: &[(&str, &str, &str)] = &[
         "rabbitmq:",
         "routes:\n  - from: orders_db\n    event: { routing_key: \"orders.{{ opp }}\" }\nrabbitmq:",
         "t.yaml:9:14: routes[0].event.routing_key: the template uses `opp`, which it does not have\n    did you mean \
-         `op`?\n    allowed: source, schema, table, op",
+         `op`?\n    allowed: source, schema, \
+         table, op, type\n    a column is written `row.opp`",
     ),
     (
         "rabbitmq:",

@@ -59,5 +59,5 @@ fn page(file: &Path, config: &Checked, warnings: &[ProblemRecord]) -> String {
 fn route_line(route: &CheckedRoute) -> String {
     let steps: Vec<&str> = route.steps.iter().map(|step| step.name()).collect();
     let through = if steps.is_empty() { String::new() } else { format!(" through {},", steps.join(", ")) };
-    format!("{}{through} to exchange {}, routing key {}", route.from, route.exchange, route.routing_key)
+    format!("{}{through} to exchange {}, routing key {}", route.from, route.event.exchange, route.event.routing_key)
 }

@@ -7,6 +7,7 @@ use super::origin::Origins;
 use super::path::KeyPath;
 use super::problem::{Placed, Problem, ProblemRecord};
 use crate::route::matching::RouteFrom;
+use crate::route::plan::EventForm;
 use crate::route::transform::StepConfig;
 
 #[derive(Clone, Debug)]
@@ -56,12 +57,23 @@ pub struct CheckedRoute {
     pub name: String,
     /// Its source is one of the config's.
     pub from: RouteFrom,
-    /// Templates over `source`, `schema`, `table` and `op`. They compile, use no other name, and render for every op.
-    pub event_type: String,
-    pub exchange: String,
-    pub routing_key: String,
+    /// Its templates compile, use no unknown name, and render for every op, as far as that can be seen without a row.
+    pub event: EventForm,
     /// Right by themselves; whether the tables have their columns is seen when the source is open.
     pub steps: Vec<StepConfig>,
     pub unroutable: Unroutable,
     pub after_parked: AfterParked,
+}
+
+impl CheckedRoute {
+    /// The exchanges that it names without a template.
+    pub fn exchanges(&self) -> Vec<String> {
+        let chosen = self.steps.iter().flat_map(|step| step.variants());
+        let chosen = chosen.filter_map(|(_, variant)| variant.exchange);
+        let mut named: Vec<String> = std::iter::once(self.event.exchange.clone()).chain(chosen).collect();
+        named.retain(|name| !name.contains("{{") && !name.contains("{%"));
+        named.sort();
+        named.dedup();
+        named
+    }
 }

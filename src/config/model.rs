@@ -91,7 +91,10 @@ pub enum AfterParked {
 }
 
 /// The form of a route's events. Templates may use `{{ source }}`, `{{ schema }}`, `{{ table }}` and `{{ op }}` (`insert`,
-/// `update`, `delete`, `read`, `truncate`, `message`), filters (`{{ table | upper }}`) and conditions; they hold no `*`.
+/// `update`, `delete`, `read`, `truncate`, `message`), `{{ type }}` where the event's type is known before its row, and the columns
+/// that the steps left: `{{ row.country }}` of the row as it is now, or as it was before a delete, `{{ before.country }}`,
+/// `{{ after.country }}`. They have filters (`{{ table | upper }}`) and conditions, and hold no `*`. A value that is null or was
+/// not sent has no text: the event is parked, unless the template says what to write (`{{ row.country | default('none') }}`).
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventConfig {
@@ -102,6 +105,10 @@ pub struct EventConfig {
     /// The exchange to publish to, a template. Default: `towpath`.
     #[serde(default)]
     pub exchange: Option<String>,
+
+    /// Headers of your own, by name, each a template: `{ region: "{{ row.region }}" }`. No name begins with `x-` or `cloudEvents:`.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
 
     /// The routing key, a template, at most 255 bytes. Default: `{{ source }}.{{ schema }}.{{ table }}.{{ op }}`, where dots
     /// within a name are written `%2E`.

@@ -186,7 +186,34 @@ done on a table stops the source before anything of it is recorded, with the lin
 
 **What masking does not reach.** What Towpath needs to go on is kept as the source has it, in files that only its user may read: the
 progress of a snapshot holds the last key that was read, the spool holds large transactions until they commit, and an event holds a
-64-bit hash of its real key. Where keys themselves are secret, so is the folder of the outbox.
+64-bit hash of its real key. Where keys themselves are secret, so is the folder of the outbox. A mask is of one route: another route
+that takes the same table publishes its rows as they are.
+
+## Expressions
+
+`filter`, `set` and `branch` take expressions, in the words of [CEL](https://cel.dev). They are read and their types checked when the
+config is, and against the tables at the start: a column that is not there, or a text that is compared with a number, is an error
+with the line of the config.
+
+| written | is |
+|---|---|
+| `status`, `row[\"Cust No\"]` | a column of the row as it is after the change, or as it was before a delete; after the steps that stand before |
+| `before.status`, `after.status` | the same column of one of the two rows; null where there is no such row |
+| `before == null` | there is no row before, as with an insert |
+| `changed(\"status\")` | the update changed the column; an insert, a read and a delete change every column |
+| `has(after.note)` | the source sent the value |
+| `op` | `'insert'`, `'update'`, `'delete'`, `'read'`, `'message'` |
+| `'text'`, `12.50`, `true`, `null` | values; numbers are exact, `0.1 + 0.2 == 0.3` |
+| `+ - * / %` | whole numbers and decimals of any size; `7 / 2` is 3, `7.0 / 2` is 3.5, a division keeps 34 digits; `+` joins texts |
+| `== != < <= > >=`, `in ['A', 'B']` | both sides of one type; dates and timestamps are compared with texts that stand in the expression: `due < '2024-01-01'` |
+| `&& \\|\\| !`, `a ? b : c` | |
+| `int(x)`, `decimal(x)`, `double(x)`, `string(x)` | one type made of another |
+| `x.startsWith('A')`, `endsWith`, `contains`, `matches('^[A-Z]+$')`, `lowerAscii()`, `upperAscii()`, `trim()`, `substring(0, 3)`, `replace('-', '')`, `size(x)` | of texts |
+| `round(x, 2)` (half away from zero), `abs(x)`, `coalesce(x, y)` | of numbers; the first that is not null |
+
+With null, a comparison is false (`null != 'A'` is true, `null == null` is true), a condition is false, and everything else is null.
+With a value that the source did not send (an unchanged TOAST value, the columns of a row of which only the key was logged), the
+whole expression is not known, unless the rest decides it: `false && …` is false. What then becomes of the change, each step says.
 ";
 
 /// What may stand at a step's key, where that takes words.

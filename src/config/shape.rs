@@ -152,7 +152,17 @@ impl Shape<'_> {
             (Form::List(_), _) | (_, ValueKind::Array(_)) => false,
             _ => true,
         };
-        match alternatives.iter().find(fits) {
+        // Of two maps, the one whose keys are there; the one of free names takes the rest.
+        let has_its_keys = |node: &&Json| {
+            let required =
+                super::schema::resolve(node).1["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
+            let ValueKind::Table(table) = &value.kind else { return true };
+            required.into_iter().all(|key| table.contains_key(key))
+        };
+        let named = |node: &&Json| !matches!(Form::of(node), Form::Keys { .. });
+        let fitting = || alternatives.iter().filter(fits);
+        let chosen = fitting().find(has_its_keys).or_else(|| fitting().find(named)).or_else(|| fitting().next());
+        match chosen {
             Some(node) => self.value(value, node, path),
             None => self.mismatch(value, "something else", path, description_of_all(alternatives)),
         }

@@ -50,7 +50,7 @@ fn a_source_an_outbox_and_a_broker_are_a_whole_config() {
     assert_eq!(checked.broker.urls[0].reveal(), "amqp://localhost");
     assert_eq!(checked.routes.len(), 1);
     assert_eq!(checked.routes[0].name, "orders-db");
-    assert_eq!(checked.routes[0].exchange, "towpath");
+    assert_eq!(checked.routes[0].event.exchange, "towpath");
     assert_eq!(checked.routes[0].from.to_string(), "orders-db.*.*");
     assert_eq!(checked.outbox.retain, Span(Duration::from_secs(7 * 86_400)));
     assert_eq!(checked.outbox.max_size, ByteSize(10 << 30));

@@ -34,7 +34,7 @@ fn a_wrong_step_names_its_place_and_what_is_allowed() {
         ("{ trim: [a], drop: [b] }", "t.yaml:12:9: routes[0].transform[0]: found 2 keys, expected one"),
         (
             "trim",
-            "t.yaml:12:9: routes[0].transform[0]: found text, expected a map of one key\n    allowed: cast, decode",
+            "t.yaml:12:9: routes[0].transform[0]: found text, expected a map of one key\n    allowed: branch, cast, decode",
         ),
         ("trim: a", "t.yaml:12:9: routes[0].transform[0].trim: found text, expected a list"),
         ("trim: []", "t.yaml:12:9: routes[0].transform[0].trim: the list is empty"),

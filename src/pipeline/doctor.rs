@@ -5,7 +5,7 @@ use towpath_contract::{Finding, Known, Severity, Source};
 use super::unfit;
 use crate::cli::engine::Examined;
 use crate::config::Checked;
-use crate::config::checked::CheckedSource;
+use crate::config::checked::{CheckedRoute, CheckedSource};
 use crate::event::RouteId;
 use crate::outbox::{self, OutboxError};
 use crate::route::Router;
@@ -25,7 +25,7 @@ pub(super) async fn examine(config: &Checked) -> Vec<Examined> {
         findings.extend(steps_that_cannot_be_done(config, source, &*live).await);
         examined.push(Examined { subject: format!("source {}", source.name), findings });
     }
-    let exchanges = config.routes.iter().map(|route| route.exchange.clone()).filter(|name| !name.contains("{{"));
+    let exchanges = config.routes.iter().flat_map(CheckedRoute::exchanges);
     let findings = relay::doctor(&config.broker, exchanges.collect()).await;
     examined.push(Examined { subject: "rabbitmq".into(), findings });
     examined
@@ -35,7 +35,7 @@ pub(super) async fn examine(config: &Checked) -> Vec<Examined> {
 async fn steps_that_cannot_be_done(config: &Checked, source: &CheckedSource, live: &dyn Source) -> Option<Finding> {
     let routes: Vec<_> = config.routes.iter().map(|route| super::routed(route, RouteId(0))).collect();
     let router = Router::new(&source.name, &routes);
-    if !router.has_steps() {
+    if !router.looks_into_rows() {
         return None;
     }
     let unfit = router.try_on(&live.tables().await.ok()?).err()?;

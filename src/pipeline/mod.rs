@@ -177,7 +177,7 @@ fn relay_routes(config: &Checked, stored: &[StoredRoute]) -> Vec<relay::RouteSet
             behind: older.map(behind).collect(),
             unroutable: configured.map(|route| route.unroutable).unwrap_or_default(),
             after_parked: configured.map(|route| route.after_parked).unwrap_or_default(),
-            exchange: configured.map(|route| route.exchange.clone()).filter(|name| !name.contains("{{")),
+            exchanges: configured.map(CheckedRoute::exchanges).unwrap_or_default(),
         }
     };
     stored.iter().filter(|route| is_of_interest(route)).map(setup).collect()
@@ -216,9 +216,7 @@ fn routed(route: &CheckedRoute, id: RouteId) -> Route {
         id,
         name: route.name.clone(),
         from: route.from.clone(),
-        event_type: route.event_type.clone(),
-        exchange: route.exchange.clone(),
-        routing_key: route.routing_key.clone(),
+        event: route.event.clone(),
         steps: route.steps.clone(),
     }
 }

@@ -238,7 +238,7 @@ async fn opened(
     router: &Router,
     resume: Resume,
 ) -> Result<Result<Box<dyn Capture>, Unfit>, Error> {
-    if router.has_steps()
+    if router.looks_into_rows()
         && let Err(unfit) = router.try_on(&source.tables().await?)
     {
         return Ok(Err(unfit));

@@ -5,20 +5,26 @@ use towpath_contract::{Error, ErrorKind};
 use crate::config::checked::{CheckedRoute, Places};
 use crate::config::path::KeyPath;
 use crate::config::place_fault;
-use crate::route::Unfit;
+use crate::route::{Place, Unfit};
 
 /// `routes` in the order of the file.
 pub(super) fn error(unfit: Unfit, routes: &[CheckedRoute], places: &Places) -> Error {
-    let Unfit { route, step, fault } = unfit;
+    let Unfit { route, place, fault } = unfit;
     let index = routes.iter().position(|configured| configured.name == route).unwrap_or_default();
-    let name = routes.get(index).and_then(|route| route.steps.get(step)).map_or("", |step| step.name());
-    let path = KeyPath::root().key("routes").index(index).key("transform").index(step).key(name);
+    let path = KeyPath::root().key("routes").index(index);
+    let path = match place {
+        Place::Step(step) => {
+            let name = routes.get(index).and_then(|route| route.steps.get(step)).map_or("", |step| step.name());
+            path.key("transform").index(step).key(name)
+        }
+        Place::Event(keys) => keys.iter().fold(path.key("event"), |path, key| path.key(key)),
+    };
     let problem = place_fault(&path, fault);
     let shown = places.may_show(&problem.path);
     let mut record = places.record(problem);
     let mut help = record.help.take().unwrap_or_default();
     if !shown {
-        record.message = "this step cannot be done on one of the tables (what it names is withheld)".into();
+        record.message = "this does not fit one of the tables (what it names is withheld)".into();
         help = "see that it names columns that are there".into();
     }
     let operation = format!("transforming the changes of route {route}");

@@ -51,8 +51,8 @@ pub struct RouteSetup {
     pub settled: Vec<Seq>,
     pub unroutable: Unroutable,
     pub after_parked: AfterParked,
-    /// The exchange, where the route names it without a template.
-    pub exchange: Option<String>,
+    /// The exchanges that the route names without a template.
+    pub exchanges: Vec<String>,
     /// Nothing goes out before these do: routes that the config no longer has may hold older events of the same keys.
     pub behind: Vec<Behind>,
 }
@@ -107,7 +107,7 @@ impl Settings {
         Ok(Settings {
             endpoints,
             tls,
-            topology: Plan::new(&config.declare, routes.iter().filter_map(|route| route.exchange.clone())),
+            topology: Plan::new(&config.declare, routes.iter().flat_map(|route| route.exchanges.iter().cloned())),
             window: usize::from(config.window.max(1)),
             confirm_timeout: config.confirm_timeout.0,
             heartbeat: config.heartbeat.0,

@@ -2,14 +2,17 @@
 //!
 //! The form is documented for consumers in `docs/events.md`; golden files hold its bytes.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 
 use towpath_contract::{Change, KeyKind, planted};
 
 use super::json::write_string;
-use super::plan::{RoutePlan, TablePlan};
+use super::plan::{OpPlan, RoutePlan, SHORT_STRING_BYTES_MAX, TablePlan};
 use super::properties::{Properties, write_header};
-use super::rows::{Images, Unfit, write_key, write_rows};
+use super::rows::{Unfit, write_key, write_rows};
+use super::template::Text;
+use super::transform::{Images, Rows};
 use crate::event::EventBatch;
 
 const CONTENT_TYPE: &str = "application/json";
@@ -38,6 +41,8 @@ pub(super) struct Scratch {
     /// The key as the source has it, where the steps change it.
     real_key: Vec<u8>,
     images: Images,
+    /// The bytes of a row that no message can carry.
+    too_large: Option<usize>,
 }
 
 impl Scratch {
@@ -48,26 +53,56 @@ impl Scratch {
         self.transaction = None;
     }
 
+    /// The events that a route makes of one change: one, if its steps do not say otherwise.
     pub(super) fn write(&mut self, change: &Change<'_>, plan: &TablePlan, route: &RoutePlan, events: &mut EventBatch) {
         if self.transaction != Some(change.transaction_index()) {
             self.begin_transaction(change);
         }
+        self.too_large = Some(change.bytes()).filter(|bytes| *bytes > ROW_BYTES_MAX);
+        if self.too_large.is_some() {
+            self.images.leave_out();
+        } else {
+            self.images.transform(change, &route.program);
+        }
+        if self.images.chosen().dropped {
+            return;
+        }
+        let chosen = self.images.chosen().variants.len();
+        for nth in 0..chosen.max(1) {
+            let variant = self.images.chosen().variants.get(nth).copied();
+            self.name(change, route, nth, variant);
+            self.event(change, plan, route, route.form(variant, change.op()), events);
+        }
+    }
+
+    /// Sets id and sequence. Of several events of one change, the later ones' ids go on with what tells them apart.
+    fn name(&mut self, change: &Change<'_>, route: &RoutePlan, nth: usize, variant: Option<usize>) {
         self.sequence.clear();
         write_hex(&self.epoch.to_be_bytes(), &mut self.sequence);
         write_hex(change.position().as_bytes(), &mut self.sequence);
         self.id.clear();
         self.id.extend([self.id_prefix.as_str(), &self.sequence, &route.id_suffix]);
+        if nth > 0 {
+            let variant = variant.expect("several events are of several forms");
+            self.id += &route.variant_suffix(variant);
+            write_hex(&[nth as u8], &mut self.id);
+            write_hex(&[nth as u8], &mut self.sequence);
+        }
         if planted("id_from_the_clock") {
             self.id += &std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_nanos().to_string();
         }
+    }
 
-        let too_large = Some(change.bytes()).filter(|bytes| *bytes > ROW_BYTES_MAX);
-        if too_large.is_some() {
-            self.images.leave_out();
-        } else {
-            self.images.transform(change, &route.program);
-        }
+    fn event(
+        &mut self,
+        change: &Change<'_>,
+        plan: &TablePlan,
+        route: &RoutePlan,
+        form: &OpPlan,
+        events: &mut EventBatch,
+    ) {
         let rows = self.images.of(change);
+        let too_large = self.too_large;
         // The first column whose value JSON cannot carry.
         let mut unfit = Unfit::default();
         self.key.clear();
@@ -78,24 +113,27 @@ impl Scratch {
                 write_key(&rows, &route.columns, &mut self.key, &mut unfit);
             }
             if route.changes_key {
-                write_key(&Images::raw(change), &plan.columns, &mut self.real_key, &mut Unfit::default());
+                write_key(&Rows::raw(change), &plan.columns, &mut self.real_key, &mut Unfit::default());
             }
         }
 
-        let op = route.op(change.op());
+        let mut refusal = None;
+        let event_type = short("type", &form.event_type, &rows, &mut refusal);
+        let exchange = short("exchange", &form.exchange, &rows, &mut refusal);
+        let routing_key = short("routing_key", &form.routing_key, &rows, &mut refusal);
         let mut event = events.start(route.route);
         event.buffer().extend_from_slice(self.id.as_bytes());
         event.end_field();
         event.buffer().extend_from_slice(&self.key);
         event.end_field();
-        event.buffer().extend_from_slice(op.exchange.as_bytes());
+        event.buffer().extend_from_slice(exchange.as_bytes());
         event.end_field();
-        event.buffer().extend_from_slice(op.routing_key.as_bytes());
+        event.buffer().extend_from_slice(routing_key.as_bytes());
         event.end_field();
-        self.write_properties(&op.event_type, &plan.subject, event.buffer());
+        self.write_properties(&event_type, &plan.subject, &form.headers, &rows, &mut refusal, event.buffer());
         event.end_field();
         let body = event.buffer();
-        body.extend_from_slice(&op.body_start);
+        body.extend_from_slice(&form.body_start);
         if too_large.is_none() {
             if !self.key.is_empty() {
                 body.extend_from_slice(b",\"key\":");
@@ -106,17 +144,17 @@ impl Scratch {
         body.extend_from_slice(&self.body_end);
         event.end_field();
 
-        let parked = match (&op.refusal, too_large, self.images.failure(), unfit.0) {
-            (Some(refusal), ..) => Some(refusal.clone()),
-            (None, Some(bytes), ..) => Some(format!(
+        let of_row = || match (too_large, self.images.failure(), unfit.0) {
+            (Some(bytes), ..) => Some(format!(
                 "the row has {bytes} bytes, and no message carries more than {ROW_BYTES_MAX}; the body leaves it out"
             )),
-            (None, None, Some(failure), _) => Some(route.explain(failure)),
-            (None, None, None, Some(column)) => Some(format!(
+            (None, Some(failure), _) => Some(route.explain(failure)),
+            (None, None, Some(column)) => Some(format!(
                 "column {column:?} holds bytes that are not UTF-8, which JSON cannot carry; the body shows them as base64"
             )),
-            (None, None, None, None) => None,
+            (None, None, None) => None,
         };
+        let parked = form.refusal.clone().or_else(of_row).or(refusal);
         let key = if route.changes_key { &self.real_key } else { &self.key };
         event.finish(key_hash(&plan.subject, key), parked.map(String::into_boxed_str));
     }
@@ -138,7 +176,15 @@ impl Scratch {
         write!(self.body_end, ",\"committed_at\":\"{}\"}}", self.time).expect("a Vec takes all");
     }
 
-    fn write_properties(&self, event_type: &str, subject: &str, out: &mut Vec<u8>) {
+    fn write_properties(
+        &self,
+        event_type: &str,
+        subject: &str,
+        headers: &[(String, Text)],
+        rows: &Rows<'_>,
+        refusal: &mut Option<String>,
+        out: &mut Vec<u8>,
+    ) {
         let properties =
             Properties { content_type: CONTENT_TYPE, timestamp: self.timestamp_s, message_id: &self.id, event_type };
         properties.write(out, |out| {
@@ -152,8 +198,27 @@ impl Scratch {
                 write_header(out, "cloudEvents:partitionkey", &self.key);
             }
             write_header(out, "cloudEvents:sequence", self.sequence.as_bytes());
+            for (name, template) in headers {
+                match template.of(rows) {
+                    Ok(text) => write_header(out, name, text.as_bytes()),
+                    Err(why) => {
+                        refusal.get_or_insert(format!("event.headers.{name} cannot be rendered: {why}"));
+                    }
+                }
+            }
         });
     }
+}
+
+/// A template's text for an AMQP short string; empty, and a refusal, where there is none.
+fn short<'t>(key: &str, template: &'t Text, rows: &Rows<'_>, refusal: &mut Option<String>) -> Cow<'t, str> {
+    let why = match template.of(rows) {
+        Ok(text) if text.len() <= SHORT_STRING_BYTES_MAX => return text,
+        Ok(text) => format!("event.{key} has {} bytes for this row; AMQP allows {SHORT_STRING_BYTES_MAX}", text.len()),
+        Err(why) => format!("event.{key} cannot be rendered: {why}"),
+    };
+    refusal.get_or_insert(why);
+    Cow::Borrowed("")
 }
 
 /// FNV-1a, 64 bits, over table and key: the same on every machine and after every restart. A table without a key has one

@@ -13,7 +13,7 @@ use towpath_contract::{Batch, Column, KeyKind, Kind, Op, Position, TableSchema, 
 
 use super::super::Router;
 use super::super::matching::RouteFrom;
-use super::super::plan::{DEFAULT_NAME_TEMPLATE, Route};
+use super::super::plan::{EventForm, Route};
 use crate::event::{EventBatch, RouteId};
 
 fn column(name: &str, kind: Kind, key: bool) -> Column {
@@ -31,9 +31,7 @@ fn route(id: u16, name: &str, from: &str) -> Route {
         id: RouteId(id),
         name: name.into(),
         from: RouteFrom::parse(from).expect("valid"),
-        event_type: DEFAULT_NAME_TEMPLATE.into(),
-        exchange: "towpath".into(),
-        routing_key: DEFAULT_NAME_TEMPLATE.into(),
+        event: EventForm::new("towpath"),
         steps: Vec::new(),
     }
 }
@@ -156,7 +154,7 @@ fn the_id_depends_on_the_change_and_not_on_the_config() {
 #[test]
 fn a_routing_key_that_amqp_cannot_carry_parks_the_event() {
     let mut long = route(1, "all", "db");
-    long.routing_key = "x".repeat(256);
+    long.event.routing_key = "x".repeat(256);
     let mut batch = begin();
     batch.change(Op::Truncate, &orders(), at(&[1]));
     let events = routed(&batch, &[long]);

@@ -3,12 +3,16 @@
 //! Knows neither the outbox nor the broker connection. Everything that depends only on table and route is settled in
 //! [`plan`]; an event then costs copies into the batch.
 
+#[cfg(test)]
+mod choice_tests;
 mod event;
+mod expression;
 mod json;
 pub mod matching;
 pub mod plan;
 mod properties;
 mod rows;
+pub mod template;
 pub mod transform;
 #[cfg(test)]
 mod transform_tests;
@@ -16,7 +20,7 @@ mod transform_tests;
 use std::sync::Arc;
 
 use event::Scratch;
-pub use plan::Unfit;
+pub use plan::{Place, Unfit};
 use plan::{Route, TablePlan};
 use towpath_contract::{Batch, TableSchema};
 use transform::Fault;
@@ -24,9 +28,11 @@ use transform::Fault;
 use crate::event::EventBatch;
 
 #[cfg(any(test, fuzzing))]
+pub(crate) use self::expression::compile_expression;
+#[cfg(any(test, fuzzing))]
 pub(crate) use self::json::write_every_form;
 #[cfg(any(test, fuzzing))]
-pub(crate) use self::plan::{Names, render};
+pub(crate) use self::template::{Goes, Names, render};
 
 /// Turns one source's changes into events. One per source, owned by its task.
 pub struct Router {
@@ -40,7 +46,7 @@ pub struct Router {
 /// A route of many tables names a column that none of them has: it would not be transformed, or worse, not be hidden.
 fn missing_everywhere(route: &Route, tables: &[TableSchema]) -> Result<(), Unfit> {
     let mut taken = tables.iter().filter(|table| route.from.matches(&table.schema, &table.name));
-    let unfit = |(step, fault)| Unfit { route: route.name.clone(), step, fault };
+    let unfit = |(step, fault)| Unfit { route: route.name.clone(), place: Place::Step(step), fault };
     let compile = |table| Ok(transform::compile(&route.steps, table, true).map_err(unfit)?.missed);
     let Some(first) = taken.next() else { return Ok(()) };
     let mut missed: Vec<(usize, String)> = compile(first)?;
@@ -71,9 +77,9 @@ impl Router {
         }
     }
 
-    /// Some route does something with rows.
-    pub fn has_steps(&self) -> bool {
-        self.routes.iter().any(|route| !route.steps.is_empty())
+    /// Some route names columns.
+    pub fn looks_into_rows(&self) -> bool {
+        self.routes.iter().any(|route| !route.steps.is_empty() || route.event.looks_into_rows())
     }
 
     /// Whether every route's steps can be done on these tables.

@@ -1,11 +1,13 @@
 //! What is settled once per table and route, so that an event costs copies and nothing else.
 
-use minijinja::{Environment, UndefinedBehavior, context};
+use std::collections::BTreeMap;
+
 use towpath_contract::{Column, Kind, Op, TableSchema};
 
-use super::json::{Form, write_string};
+use super::json::{self, write_string};
 use super::matching::RouteFrom;
-use super::transform::{self, Compiled, Failure, Fault, Program, StepConfig};
+use super::template::{Goes, Names, Refusal, Text};
+use super::transform::{self, Compiled, Failure, Fault, Program, StepConfig, Variant};
 use crate::event::RouteId;
 
 /// The longest routing key, event type or message id, in bytes: an AMQP short string.
@@ -20,11 +22,37 @@ pub struct Route {
     pub id: RouteId,
     pub name: String,
     pub from: RouteFrom,
-    /// Templates over `source`, `schema`, `table`, `op`.
+    pub event: EventForm,
+    pub steps: Vec<StepConfig>,
+}
+
+/// The form of a route's events: templates over `source`, `schema`, `table`, `op` and the rows' columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventForm {
     pub event_type: String,
     pub exchange: String,
     pub routing_key: String,
-    pub steps: Vec<StepConfig>,
+    /// By name.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl EventForm {
+    /// What a route has that says nothing.
+    pub fn new(exchange: &str) -> EventForm {
+        EventForm {
+            event_type: DEFAULT_NAME_TEMPLATE.into(),
+            exchange: exchange.into(),
+            routing_key: DEFAULT_NAME_TEMPLATE.into(),
+            headers: BTreeMap::new(),
+        }
+    }
+
+    /// Some template may name a column.
+    pub(super) fn looks_into_rows(&self) -> bool {
+        let names = [&self.event_type, &self.exchange, &self.routing_key];
+        let mut templates = names.into_iter().chain(self.headers.values());
+        templates.any(|template| ["row.", "before.", "after."].iter().any(|row| template.contains(row)))
+    }
 }
 
 /// A table as its events are written.
@@ -44,7 +72,8 @@ pub(super) struct ColumnPlan {
     pub(super) slot: usize,
     /// `"name":`
     pub(super) label: Vec<u8>,
-    pub(super) form: Form,
+    pub(super) kind: Kind,
+    pub(super) form: json::Form,
     pub(super) key: bool,
 }
 
@@ -58,13 +87,18 @@ pub(super) struct RoutePlan {
     step_names: Vec<&'static str>,
     /// The steps change the key: order goes by the real one all the same.
     pub(super) changes_key: bool,
-    ops: [OpPlan; Op::ALL.len()],
+    /// The route's own form, then the ones that a step may choose.
+    forms: Vec<Vec<OpPlan>>,
+    /// The event types of those as they are written.
+    variant_names: Vec<String>,
 }
 
 pub(super) struct OpPlan {
-    pub(super) event_type: String,
-    pub(super) exchange: String,
-    pub(super) routing_key: String,
+    pub(super) event_type: Text,
+    pub(super) exchange: Text,
+    pub(super) routing_key: Text,
+    /// By name.
+    pub(super) headers: Vec<(String, Text)>,
     /// The body up to the first member that differs from event to event.
     pub(super) body_start: Vec<u8>,
     /// Why no event of this kind can be published.
@@ -75,21 +109,36 @@ impl RoutePlan {
     /// Why an event is parked whose row a step could not be done on.
     pub(super) fn explain(&self, failure: &Failure) -> String {
         let Failure { step, field, reason } = failure;
-        format!("transform[{step}] (`{}`) cannot be done on `{field}`: {reason}", self.step_names[*step])
+        let on = if field.is_empty() { String::new() } else { format!(" on `{field}`") };
+        format!("transform[{step}] (`{}`) cannot be done{on}: {reason}", self.step_names[*step])
     }
 
-    pub(super) fn op(&self, op: Op) -> &OpPlan {
-        &self.ops[op as usize]
+    /// What tells the id of an event of this form from those of the change's other events.
+    pub(super) fn variant_suffix(&self, variant: usize) -> String {
+        id_suffix(&self.variant_names[variant])
+    }
+
+    /// `variant`: the one that a step chose.
+    pub(super) fn form(&self, variant: Option<usize>, op: Op) -> &OpPlan {
+        &self.forms[variant.map_or(0, |variant| variant + 1)][op as usize]
     }
 }
 
-/// A route whose steps cannot be done on a table.
+/// A route that does not fit a table.
 #[derive(Debug)]
 pub struct Unfit {
     pub route: String,
-    /// The index of the step.
-    pub step: usize,
+    pub place: Place,
     pub fault: Fault,
+}
+
+/// Where in a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The index of a step.
+    Step(usize),
+    /// Below `event`.
+    Event(Vec<String>),
 }
 
 impl TablePlan {
@@ -102,8 +151,12 @@ impl TablePlan {
         let columns: Vec<ColumnPlan> = table.columns.iter().enumerate().map(raw).collect();
         let taking = routes.iter().filter(|route| route.from.matches(&table.schema, &table.name));
         let routes = taking.enumerate().map(|(nth, route)| {
-            let Compiled { fields, program, .. } = transform::compile(&route.steps, table, route.from.is_pattern())
-                .map_err(|(step, fault)| Unfit { route: route.name.clone(), step, fault })?;
+            let Compiled { fields, program, variants, .. } =
+                transform::compile(&route.steps, table, route.from.is_pattern()).map_err(|(step, fault)| Unfit {
+                    route: route.name.clone(),
+                    place: Place::Step(step),
+                    fault,
+                })?;
             let fields: Vec<ColumnPlan> =
                 fields.iter().map(|field| ColumnPlan::new(&field.name, &field.kind, field.slot, field.key)).collect();
             let keys = |columns: &[ColumnPlan]| -> Vec<_> {
@@ -115,6 +168,13 @@ impl TablePlan {
             };
             let changes_key = keys(&fields) != keys(&columns)
                 || columns.iter().any(|column| column.key && program.touches(column.slot));
+            let mut forms = Vec::with_capacity(1 + variants.len());
+            for form in Form::all(&route.event, &variants) {
+                let plan = |op| OpPlan::new(form, source, table, &subject, &fields, op);
+                let unfit = |(place, fault)| Unfit { route: route.name.clone(), place: Place::Event(place), fault };
+                let plans: Vec<OpPlan> = Op::ALL.into_iter().map(plan).collect::<Result<_, _>>().map_err(unfit)?;
+                forms.push(plans);
+            }
             Ok(RoutePlan {
                 route: route.id,
                 id_suffix: if nth == 0 { String::new() } else { id_suffix(&route.name) },
@@ -122,11 +182,40 @@ impl TablePlan {
                 program,
                 step_names: route.steps.iter().map(StepConfig::name).collect(),
                 changes_key,
-                ops: Op::ALL.map(|op| OpPlan::new(route, source, table, &subject, op)),
+                forms,
+                variant_names: variants.into_iter().map(|variant| variant.event_type.unwrap_or_default()).collect(),
             })
         });
         let routes = routes.collect::<Result<_, Unfit>>()?;
         Ok(TablePlan { columns, routes, subject })
+    }
+}
+
+/// The templates of one form of a route's events.
+#[derive(Clone, Copy)]
+struct Form<'a> {
+    event_type: &'a str,
+    exchange: &'a str,
+    routing_key: &'a str,
+    headers: &'a BTreeMap<String, String>,
+}
+
+impl<'a> Form<'a> {
+    /// The route's own, and those that its steps may choose.
+    fn all(event: &'a EventForm, variants: &'a [Variant]) -> impl Iterator<Item = Form<'a>> {
+        let own = Form {
+            event_type: &event.event_type,
+            exchange: &event.exchange,
+            routing_key: &event.routing_key,
+            headers: &event.headers,
+        };
+        let other = move |variant: &'a Variant| Form {
+            event_type: variant.event_type.as_deref().unwrap_or(own.event_type),
+            exchange: variant.exchange.as_deref().unwrap_or(own.exchange),
+            routing_key: variant.routing_key.as_deref().unwrap_or(own.routing_key),
+            headers: own.headers,
+        };
+        std::iter::once(own).chain(variants.iter().map(other))
     }
 }
 
@@ -135,7 +224,7 @@ impl ColumnPlan {
         let mut label = Vec::new();
         write_string(name, &mut label);
         label.push(b':');
-        ColumnPlan { name: name.to_owned(), slot, label, form: Form::of(kind), key }
+        ColumnPlan { name: name.to_owned(), slot, label, kind: kind.clone(), form: json::Form::of(kind), key }
     }
 }
 
@@ -149,103 +238,46 @@ pub fn id_suffix(name: &str) -> String {
 }
 
 impl OpPlan {
-    fn new(route: &Route, source: &str, table: &TableSchema, subject: &str, op: Op) -> OpPlan {
+    /// # Errors
+    /// What is wrong with a template whatever rows come, and where below `event` it stands.
+    fn new(
+        form: Form<'_>,
+        source: &str,
+        table: &TableSchema,
+        subject: &str,
+        columns: &[ColumnPlan],
+        op: Op,
+    ) -> Result<OpPlan, (Vec<String>, Fault)> {
         let mut body_start = format!("{{\"op\":\"{}\",\"table\":", op.name()).into_bytes();
         write_string(subject, &mut body_start);
-        let names = Names { source, schema: &table.schema, table: &table.name, op: op.name() };
-        let mut plan = OpPlan {
-            event_type: String::new(),
-            exchange: String::new(),
-            routing_key: String::new(),
-            body_start,
-            refusal: None,
+        let mut refusal = None;
+        let mut text = |key: &[&str], template: &str, names: &Names<'_>, goes| {
+            let shown = || format!("event.{}", key.join("."));
+            let short = key.len() == 1;
+            let why = match Text::new(template, names, goes, columns) {
+                Ok(text) => match text.fixed().map(str::len).filter(|length| short && *length > SHORT_STRING_BYTES_MAX)
+                {
+                    None => return Ok(text),
+                    Some(length) => {
+                        format!("{} has {length} bytes for {subject}; AMQP allows {SHORT_STRING_BYTES_MAX}", shown())
+                    }
+                },
+                Err(Refusal::Wrong(fault)) => return Err((key.iter().map(|key| (*key).to_owned()).collect(), fault)),
+                Err(Refusal::Fails(why)) => format!("{} cannot be rendered for {subject}: {why}", shown()),
+            };
+            refusal.get_or_insert(why);
+            Ok(Text::Fixed(String::new()))
         };
-        let fields = [
-            (&mut plan.event_type, "event.type", &route.event_type, false),
-            (&mut plan.exchange, "event.exchange", &route.exchange, false),
-            (&mut plan.routing_key, "event.routing_key", &route.routing_key, true),
-        ];
-        for (field, key, template, escape_dots) in fields {
-            match render(template, &names, escape_dots) {
-                Ok(text) if text.len() <= SHORT_STRING_BYTES_MAX => *field = text,
-                Ok(text) => {
-                    plan.refusal.get_or_insert(format!(
-                        "{key} has {} bytes for {subject}; AMQP allows {SHORT_STRING_BYTES_MAX}",
-                        text.len()
-                    ));
-                }
-                Err(error) => {
-                    plan.refusal.get_or_insert(format!("{key} cannot be rendered for {subject}: {error}"));
-                }
-            }
-        }
-        plan
-    }
-}
-
-/// What a template may use.
-pub struct Names<'a> {
-    pub source: &'a str,
-    pub schema: &'a str,
-    pub table: &'a str,
-    pub op: &'a str,
-}
-
-/// Work and memory that one rendering may take, about 64 bytes a piece: thousands of times what a name of 255 bytes needs.
-const TEMPLATE_FUEL: u64 = 20_000;
-
-/// The language of a route's templates.
-pub fn environment<'s>() -> Environment<'s> {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_fuel(Some(TEMPLATE_FUEL));
-    environment
-}
-
-/// Renders one of a route's templates. In a routing key a dot separates words: one that stands in a name is written `%2E`
-/// (and `%` is `%25`), so that a consumer's pattern counts words as it expects.
-pub fn render(template: &str, names: &Names<'_>, escape_dots: bool) -> Result<String, minijinja::Error> {
-    let name = |text: &str| match escape_dots {
-        true => text.replace('%', "%25").replace('.', "%2E"),
-        false => text.to_owned(),
-    };
-    // Repeating a list costs no fuel, only memory.
-    if template.contains('*') {
-        let why = "a template cannot multiply, nor hold a `*`";
-        return Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, why));
-    }
-    environment().render_str(
-        template,
-        context! { source => name(names.source), schema => name(names.schema), table => name(names.table), op => names.op },
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NAMES: Names<'static> = Names { source: "db", schema: "public", table: "my.table", op: "insert" };
-
-    #[test]
-    fn a_dot_within_a_name_is_no_separator_in_a_routing_key() {
-        assert_eq!(render(DEFAULT_NAME_TEMPLATE, &NAMES, true).expect("valid"), "db.public.my%2Etable.insert");
-        assert_eq!(render(DEFAULT_NAME_TEMPLATE, &NAMES, false).expect("valid"), "db.public.my.table.insert");
-    }
-
-    #[test]
-    fn an_unknown_name_is_an_error() {
-        assert!(render("{{ tabel }}", &NAMES, false).is_err());
-    }
-
-    #[test]
-    fn a_template_that_makes_too_much_is_an_error() {
-        let doubled = format!("{{% set x = table %}}{}{{{{ x }}}}", "{% set x = x ~ x %}".repeat(40));
-        for (template, kind) in [
-            (doubled.as_str(), minijinja::ErrorKind::OutOfFuel),
-            ("{{ [table] * 13533323 }}", minijinja::ErrorKind::InvalidOperation),
-        ] {
-            let error = render(template, &NAMES, false).expect_err("it would take gigabytes");
-            assert_eq!(error.kind(), kind, "{template}");
-        }
+        let mut names = Names { source, schema: &table.schema, table: &table.name, op: op.name(), event_type: None };
+        let event_type = text(&["type"], form.event_type, &names, Goes::Plain)?;
+        names.event_type = event_type.fixed();
+        let exchange = text(&["exchange"], form.exchange, &names, Goes::Plain)?;
+        let routing_key = text(&["routing_key"], form.routing_key, &names, Goes::RoutingKey)?;
+        let headers = form
+            .headers
+            .iter()
+            .map(|(name, template)| Ok((name.clone(), text(&["headers", name], template, &names, Goes::Plain)?)));
+        let headers = headers.collect::<Result<_, (Vec<String>, Fault)>>()?;
+        Ok(OpPlan { event_type, exchange, routing_key, headers, body_start, refusal })
     }
 }

@@ -1,71 +1,14 @@
 //! The rows of a change as JSON: the members of an event's body, and its key.
 
-use towpath_contract::{Change, Op, Row, Value};
+use towpath_contract::{Op, Value};
 
 use super::json::{Form, write_base64, write_string};
 use super::plan::ColumnPlan;
-use super::transform::{Failure, Made, Program, View};
-
-/// What a route's steps made of a change's rows. Filled again for every event.
-#[derive(Default)]
-pub(super) struct Images {
-    before: Made,
-    after: Made,
-    linked: Made,
-}
-
-/// The rows of a change, as an event shows them.
-#[derive(Clone, Copy)]
-pub(super) struct Rows<'a> {
-    before: Option<View<'a>>,
-    after: Option<View<'a>>,
-    linked: Option<View<'a>>,
-}
+use super::transform::{Rows, View};
 
 /// The first column whose value JSON cannot carry.
 #[derive(Default)]
 pub(super) struct Unfit<'p>(pub(super) Option<&'p str>);
-
-impl Images {
-    pub(super) fn transform(&mut self, change: &Change<'_>, program: &Program) {
-        self.leave_out();
-        let rows = [
-            (change.before(), &mut self.before),
-            (change.after(), &mut self.after),
-            (change.linked(), &mut self.linked),
-        ];
-        for (row, made) in rows {
-            if let Some(row) = row {
-                program.run(row, made);
-            }
-        }
-    }
-
-    /// Nothing is made of the change's rows.
-    pub(super) fn leave_out(&mut self) {
-        [&mut self.before, &mut self.after, &mut self.linked].into_iter().for_each(Made::clear);
-    }
-
-    pub(super) fn of<'a>(&'a self, change: &Change<'a>) -> Rows<'a> {
-        let view = |row: Option<Row<'a>>, made: &'a Made| row.map(|row| View { row, made });
-        Rows {
-            before: view(change.before(), &self.before),
-            after: view(change.after(), &self.after),
-            linked: view(change.linked(), &self.linked),
-        }
-    }
-
-    /// As the source has them.
-    pub(super) fn raw<'a>(change: &Change<'a>) -> Rows<'a> {
-        let view = |row: Option<Row<'a>>| row.map(View::raw);
-        Rows { before: view(change.before()), after: view(change.after()), linked: view(change.linked()) }
-    }
-
-    /// The first step that could not be done.
-    pub(super) fn failure(&self) -> Option<&Failure> {
-        [&self.after, &self.before, &self.linked].into_iter().find_map(|made| made.failure.as_ref())
-    }
-}
 
 /// The key's columns, from the old row where the new one does not have them.
 pub(super) fn write_key<'p>(rows: &Rows<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {

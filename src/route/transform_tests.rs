@@ -7,11 +7,11 @@ use towpath_contract::{Batch, Column, KeyKind, Kind, Op, Position, TableSchema, 
 
 use super::Router;
 use super::matching::RouteFrom;
-use super::plan::{DEFAULT_NAME_TEMPLATE, Route, Unfit};
+use super::plan::{EventForm, Place, Route, Unfit};
 use super::transform::examples::step;
 use crate::event::{EventBatch, RouteId};
 
-fn customers() -> Arc<TableSchema> {
+pub(super) fn customers() -> Arc<TableSchema> {
     let column =
         |name: &str, kind, type_name: &str, key| Column { name: name.into(), kind, type_name: type_name.into(), key };
     let columns = vec![
@@ -23,14 +23,12 @@ fn customers() -> Arc<TableSchema> {
     Arc::new(TableSchema::new("public".into(), "customers".into(), columns, KeyKind::Columns))
 }
 
-fn route(from: &str, steps: &[&str]) -> Route {
+pub(super) fn route(from: &str, steps: &[&str]) -> Route {
     Route {
         id: RouteId(1),
         name: "customers".into(),
         from: RouteFrom::parse(from).expect("valid"),
-        event_type: DEFAULT_NAME_TEMPLATE.into(),
-        exchange: "towpath".into(),
-        routing_key: DEFAULT_NAME_TEMPLATE.into(),
+        event: EventForm::new("towpath"),
         steps: steps.iter().map(|yaml| step(yaml)).collect(),
     }
 }
@@ -50,7 +48,7 @@ fn batch(table: &Arc<TableSchema>, rows: &[(Op, [Option<&str>; 4])]) -> Batch {
     batch
 }
 
-fn routed(batch: &Batch, route: Route) -> Result<EventBatch, Unfit> {
+pub(super) fn routed(batch: &Batch, route: Route) -> Result<EventBatch, Unfit> {
     let mut events = EventBatch::new();
     Router::new("db", &[route]).route("1-1", 0, batch, &mut events)?;
     Ok(events)
@@ -65,7 +63,7 @@ const STEPS: [&str; 6] = [
     "rename: snake_case",
 ];
 
-fn body(events: &EventBatch, index: usize) -> String {
+pub(super) fn body(events: &EventBatch, index: usize) -> String {
     String::from_utf8(events.get(index).body.to_vec()).expect("JSON")
 }
 
@@ -117,8 +115,8 @@ fn a_column_that_is_not_there_is_told_before_anything_is_made() {
     let unfit = |from, steps| routed(&batch, route(from, steps)).map(|events| body(&events, 0));
     let error = unfit("db.public.customers", &["rename: snake_case", "trim: [cust_no, STATUS]"]).expect_err("renamed");
     assert_eq!(
-        (error.step, error.fault.message.as_str()),
-        (1, "at this step column `STATUS` of public.customers is called `status`")
+        (error.place, error.fault.message.as_str()),
+        (Place::Step(1), "at this step column `STATUS` of public.customers is called `status`")
     );
     let error = unfit("db.public.customers", &["trim: [STATUSS]"]).expect_err("unknown");
     assert_eq!(error.fault.message, "public.customers has no column `STATUSS`");

@@ -113,3 +113,32 @@ async fn a_column_that_is_renamed_under_a_step_stops_the_source_until_the_config
     assert_eq!(names, [json!("one"), json!("two")]);
     assert!(all.iter().all(|event| !String::from_utf8_lossy(&event.body).contains("canary")));
 }
+
+#[tokio::test]
+async fn a_business_event_is_made_of_a_transition_and_goes_where_its_row_says() {
+    let mut rig = Rig::new().await;
+    rig.postgres
+        .sql(
+            "CREATE TABLE orders (id int PRIMARY KEY, status char(1), country text, qty int, price numeric(9,2));
+             ALTER TABLE orders REPLICA IDENTITY FULL;
+             INSERT INTO orders VALUES (1, 'A', 'DE', 3, 19.90), (2, 'A', 'test.org', 1, 5), (3, 'A', NULL, 2, 1)",
+        )
+        .await;
+    let routes = "routes:
+  - from: db.public.orders
+    transform:
+      - filter: \"id != 2\"
+      - set: { total: \"qty * price\" }
+      - emit_when: { status: { \"A -> S\": \"{{ table }}.shipped\" } }
+    event: { routing_key: \"{{ type }}.{{ row.country | default('nowhere') | lower }}\", headers: { total: \"{{ row.total }}\" } }
+";
+    let mut towpath = rig.towpath("postgres", routes).run();
+    towpath.wait_for_log("replication started", PATIENCE).await;
+    rig.postgres.sql("UPDATE orders SET qty = qty + 1; UPDATE orders SET status = 'S'").await;
+    let all = rig.inbox.until_count(2, PATIENCE).await;
+    let shown: Vec<_> =
+        all.iter().map(|event| (event.routing_key.as_str(), event.json()["after"]["total"].clone())).collect();
+    assert_eq!(shown, [("orders.shipped.de", json!("79.60")), ("orders.shipped.nowhere", json!("3.00"))]);
+    assert_eq!(all[0].headers["total"], "79.60");
+    assert!(towpath.terminate(PATIENCE).await.success(), "{}", towpath.log());
+}

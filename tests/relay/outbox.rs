@@ -286,7 +286,7 @@ pub(crate) fn routes(policies: &[(Unroutable, AfterParked)]) -> Vec<RouteSetup> 
         settled: vec![0],
         unroutable: *unroutable,
         after_parked: *after_parked,
-        exchange: Some("towpath".into()),
+        exchanges: vec!["towpath".into()],
         behind: Vec::new(),
     };
     policies.iter().enumerate().map(route).collect()

@@ -152,7 +152,7 @@ async fn exchanges_queues_and_bindings_are_declared_and_a_mismatch_is_shown() {
         "queues": { "q": { "bind": ["k.#", "x"] }, "classic": {}, "lost": { "bind": ["#"], "exchange": "nowhere" } },
     });
     let mut routes = plain_routes(2);
-    routes[1].exchange = Some("absent".into());
+    routes[1].exchanges = vec!["absent".into()];
     let mut rig = Rig::start(&config(&rabbit.url(), json!({ "declare": declare })), routes);
     let last = rig.outbox.record([draft(1, 1, "k.a"), draft(1, 1, "x")]);
     rig.outbox.until_settled(1, last).await;

@@ -12,7 +12,7 @@ use towpath::config::model::{AfterParked, Unroutable};
 
 /// Without exchanges to verify: nobody but the relay connects.
 fn quiet(mut routes: Vec<RouteSetup>) -> Vec<RouteSetup> {
-    routes.iter_mut().for_each(|route| route.exchange = None);
+    routes.iter_mut().for_each(|route| route.exchanges.clear());
     routes
 }
 

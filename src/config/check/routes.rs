@@ -6,16 +6,42 @@ use towpath_contract::{Op, TablePattern};
 
 use super::Checker;
 use crate::config::checked::{CheckedRoute, CheckedSource};
-use crate::config::model::{AfterParked, DEFAULT_EXCHANGE, RouteConfig, SourceConfig, Unroutable};
+use crate::config::model::{AfterParked, DEFAULT_EXCHANGE, EventConfig, RouteConfig, SourceConfig, Unroutable};
 use crate::config::path::{KeyPath, Segment};
 use crate::config::problem::Problem;
 use crate::config::shape::alternatives;
 use crate::route::matching::RouteFrom;
-use crate::route::plan::{DEFAULT_NAME_TEMPLATE, Names, SHORT_STRING_BYTES_MAX, environment, id_suffix, render};
+use crate::route::plan::{EventForm, SHORT_STRING_BYTES_MAX, id_suffix};
+use crate::route::template::{Goes, Names, environment, render, wants};
 use crate::route::transform::{At, Fault};
 
 /// What a template may use.
-const NAMES: [&str; 4] = ["source", "schema", "table", "op"];
+const NAMES: [&str; 5] = ["source", "schema", "table", "op", "type"];
+
+/// A template, by what it makes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Makes {
+    Type,
+    Exchange,
+    RoutingKey,
+    Header,
+}
+
+impl Makes {
+    fn key(self) -> &'static str {
+        match self {
+            Makes::Type => "type",
+            Makes::Exchange => "exchange",
+            Makes::RoutingKey => "routing_key",
+            Makes::Header => "headers",
+        }
+    }
+
+    /// A type cannot be made of itself.
+    fn names(self) -> &'static [&'static str] {
+        if self == Makes::Type { &NAMES[..4] } else { &NAMES }
+    }
+}
 
 /// The longest name of a route, which is a label of metrics.
 const ROUTE_NAME_BYTES_MAX: usize = 200;
@@ -51,27 +77,31 @@ impl Checker<'_> {
                 self.problem(&name_path, message, help);
             }
             let Some(from) = self.from(&path.key("from"), &route.from, sources) else { continue };
-            let template = |text: &Option<String>, default: &str| text.clone().unwrap_or_else(|| default.to_owned());
             let checked = CheckedRoute {
                 name,
-                event_type: template(&route.event.event_type, DEFAULT_NAME_TEMPLATE),
-                exchange: template(&route.event.exchange, DEFAULT_EXCHANGE),
-                routing_key: template(&route.event.routing_key, DEFAULT_NAME_TEMPLATE),
+                event: event_form(&route.event),
                 steps: route.transform.clone(),
                 unroutable: route.unroutable,
                 after_parked: route.after_parked,
                 from,
             };
-            for (index, step) in route.transform.iter().enumerate() {
-                let path = path.key("transform").index(index).key(step.name());
-                for fault in step.faults() {
-                    self.problems.push(place_fault(&path, fault));
-                }
-            }
+            self.steps(&path.key("transform"), &checked);
             let event = path.key("event");
-            self.template(&event.key("type"), &checked.event_type, &checked.from, false);
-            self.template(&event.key("exchange"), &checked.exchange, &checked.from, false);
-            self.template(&event.key("routing_key"), &checked.routing_key, &checked.from, true);
+            self.template(&event.key("type"), Makes::Type, &checked.event.event_type, &checked.from);
+            self.template(&event.key("exchange"), Makes::Exchange, &checked.event.exchange, &checked.from);
+            self.template(&event.key("routing_key"), Makes::RoutingKey, &checked.event.routing_key, &checked.from);
+            for (header, template) in &checked.event.headers {
+                let path = event.key("headers").key(header);
+                if header.is_empty()
+                    || header.len() > 255
+                    || header.starts_with("x-")
+                    || header.starts_with("cloudEvents:")
+                {
+                    let help = "1 to 255 bytes; `x-…` is the broker's, `cloudEvents:…` is Towpath's";
+                    self.problem(&path, "this is no name for a header", help);
+                }
+                self.template(&path, Makes::Header, template, &checked.from);
+            }
             routes.push(checked);
         }
         for source in sources.iter().filter(|source| routes.iter().all(|route| route.from.source != source.name)) {
@@ -117,9 +147,45 @@ impl Checker<'_> {
         Some(from)
     }
 
+    /// The steps by themselves, whatever tables they meet.
+    fn steps(&mut self, path: &KeyPath, route: &CheckedRoute) {
+        let mut chooses = None;
+        for (index, step) in route.steps.iter().enumerate() {
+            let path = path.index(index).key(step.name());
+            for fault in step.faults() {
+                self.problems.push(place_fault(&path, fault));
+            }
+            let variants = step.variants();
+            if !variants.is_empty()
+                && let Some(first) = chooses.replace(index)
+            {
+                let message = format!("step {first} of this route already says which events there are");
+                self.problem(&path, message, "a route has one `branch` or one `emit_when`; make another route");
+            }
+            for (at, variant) in variants {
+                // What stands below a transition is the type alone; a branch has a key for each.
+                let whole = matches!(at.last(), Some(At::Key(_)));
+                let path = at.into_iter().map(segment).fold(path.clone(), |path, segment| path.with(segment));
+                let templates = [
+                    (Makes::Type, variant.event_type),
+                    (Makes::Exchange, variant.exchange),
+                    (Makes::RoutingKey, variant.routing_key),
+                ];
+                for (makes, text) in templates {
+                    let Some(text) = text else { continue };
+                    let fault = template_fault(&text, &route.from, makes, self.origins.may_show(&path));
+                    if let Some((message, help)) = fault {
+                        let path = if whole { path.clone() } else { path.key(makes.key()) };
+                        self.problem(&path, message, help);
+                    }
+                }
+            }
+        }
+    }
+
     /// Compiles, knows its names, and renders for every op within a short string.
-    fn template(&mut self, path: &KeyPath, text: &str, from: &RouteFrom, escape_dots: bool) {
-        if let Some((message, help)) = template_fault(text, from, escape_dots, self.origins.may_show(path)) {
+    fn template(&mut self, path: &KeyPath, makes: Makes, text: &str, from: &RouteFrom) {
+        if let Some((message, help)) = template_fault(text, from, makes, self.origins.may_show(path)) {
             self.problem(path, message, help);
         }
     }
@@ -127,17 +193,20 @@ impl Checker<'_> {
 
 /// A fault of a step of `transform`, whose own key is `path`.
 pub fn place_fault(path: &KeyPath, fault: Fault) -> Problem {
-    let segment = |at: At| match at {
-        At::Key(key) => Segment::Key(key),
-        At::Index(index) => Segment::Index(index),
-    };
     let path = fault.at.into_iter().map(segment).fold(path.clone(), |path, segment| path.with(segment));
     let problem = Problem::new(path, fault.message);
     if fault.help.is_empty() { problem } else { problem.help(fault.help) }
 }
 
+fn segment(at: At) -> Segment {
+    match at {
+        At::Key(key) => Segment::Key(key),
+        At::Index(index) => Segment::Index(index),
+    }
+}
+
 /// What is wrong with a template, and what is allowed. With `show` false nothing of its text is told.
-fn template_fault(text: &str, from: &RouteFrom, escape_dots: bool, show: bool) -> Option<(String, String)> {
+fn template_fault(text: &str, from: &RouteFrom, makes: Makes, show: bool) -> Option<(String, String)> {
     // `detail` may quote the template's text.
     let reason = |error: &minijinja::Error| match error.detail() {
         Some(detail) if show => format!("{}: {detail}", error.kind()),
@@ -153,19 +222,32 @@ fn template_fault(text: &str, from: &RouteFrom, escape_dots: bool, show: bool) -
             ));
         }
     };
-    let known =
-        |name: &String| NAMES.contains(&name.as_str()) || environment.globals().any(|(global, _)| global == name);
-    if let Some(name) = template.undeclared_variables(false).into_iter().filter(|name| !known(name)).min() {
+    let (columns, names) = wants(&template);
+    if let Some(name) = names.into_iter().find(|name| !makes.names().contains(&name.as_str())) {
+        if ["row", "before", "after"].contains(&name.as_str()) {
+            let help = "one column of it: `{{ row.country }}`";
+            return Some(("the template uses a whole row".into(), help.into()));
+        }
         let (shown, near) = if show { (format!("`{name}`"), name.as_str()) } else { ("a name".into(), "") };
         let message = format!("the template uses {shown}, which it does not have");
-        return Some((message, alternatives(near, NAMES.into_iter())));
+        let mut help = alternatives(near, makes.names().iter().copied());
+        if show {
+            help += &format!("\na column is written `row.{name}`");
+        }
+        return Some((message, help));
+    }
+    if !columns.is_empty() {
+        // What it makes is seen when there is a row.
+        return None;
     }
     let sample = |pattern: &str| if pattern.contains('*') { "name".to_owned() } else { pattern.to_owned() };
     let (schema, table) = (sample(&from.schema), sample(&from.table));
+    let event_type = (makes != Makes::Type).then_some("type");
     Op::ALL.into_iter().find_map(|op| {
-        let names = Names { source: &from.source, schema: &schema, table: &table, op: op.name() };
-        match render(text, &names, escape_dots) {
-            Ok(rendered) if rendered.len() > SHORT_STRING_BYTES_MAX => {
+        let names = Names { source: &from.source, schema: &schema, table: &table, op: op.name(), event_type };
+        let goes = if makes == Makes::RoutingKey { Goes::RoutingKey } else { Goes::Plain };
+        match render(text, &names, goes) {
+            Ok(rendered) if makes != Makes::Header && rendered.len() > SHORT_STRING_BYTES_MAX => {
                 Some((format!("this makes {} bytes", rendered.len()), "AMQP allows at most 255 bytes".into()))
             }
             Ok(_) => None,
@@ -177,13 +259,21 @@ fn template_fault(text: &str, from: &RouteFrom, escape_dots: bool, show: bool) -
     })
 }
 
+fn event_form(written: &EventConfig) -> EventForm {
+    let default = EventForm::new(DEFAULT_EXCHANGE);
+    EventForm {
+        event_type: written.event_type.clone().unwrap_or(default.event_type),
+        exchange: written.exchange.clone().unwrap_or(default.exchange),
+        routing_key: written.routing_key.clone().unwrap_or(default.routing_key),
+        headers: written.headers.clone(),
+    }
+}
+
 fn implicit(source: &str) -> CheckedRoute {
     CheckedRoute {
         name: source.into(),
         from: RouteFrom { source: source.into(), schema: "*".into(), table: "*".into() },
-        event_type: DEFAULT_NAME_TEMPLATE.into(),
-        exchange: DEFAULT_EXCHANGE.into(),
-        routing_key: DEFAULT_NAME_TEMPLATE.into(),
+        event: EventForm::new(DEFAULT_EXCHANGE),
         steps: Vec::new(),
         unroutable: Unroutable::default(),
         after_parked: AfterParked::default(),

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use towpath_contract::{Batch, Column, KeyKind, Kind, Op, Position, TableSchema, Transaction, Value};
 
-use super::run::{Made, View};
-use super::{Compiled, StepConfig, compile};
+use super::{Compiled, Images, StepConfig, View, compile};
 use crate::route::json::Form;
 
 pub(crate) struct Example {
@@ -14,9 +13,18 @@ pub(crate) struct Example {
     pub(crate) yaml: &'static str,
     columns: &'static [(&'static str, Kind, &'static str)],
     rows: &'static [&'static [&'static str]],
+    /// Of updates: the rows as they were.
+    before: &'static [&'static [&'static str]],
 }
 
 pub(crate) const EXAMPLES: &[Example] = &[
+    Example {
+        step: "branch",
+        yaml: "branch: [{ when: \"amount >= 10000\", type: order.large }, { when: \"status == 'X'\", type: order.cancelled }]",
+        columns: &[("amount", Kind::Decimal, "numeric(9,2)"), ("status", Kind::Text, "text")],
+        rows: &[&["10000.00", "A"], &["12.50", "X"], &["12.50", "A"]],
+        before: &[],
+    },
     Example {
         step: "cast",
         yaml: "cast: { qty: int, price: decimal, active: bool }",
@@ -26,12 +34,14 @@ pub(crate) const EXAMPLES: &[Example] = &[
             ("active", Kind::Text, "character(1)"),
         ],
         rows: &[&["000012", "  19.90 ", "Y"], &["3.5   ", "0.05    ", "N"]],
+        before: &[],
     },
     Example {
         step: "decode",
         yaml: "decode: { status: { A: active, S: shipped }, origin: { \"1\": web, \"*\": \"{{ value }}\" } }",
         columns: &[("status", Kind::Text, "character(2)"), ("origin", Kind::Int, "smallint")],
         rows: &[&["A ", "1"], &["S ", "7"], &["X ", "1"]],
+        before: &[],
     },
     Example {
         step: "drop",
@@ -42,18 +52,35 @@ pub(crate) const EXAMPLES: &[Example] = &[
             ("upd_usr", Kind::Text, "character(8)"),
         ],
         rows: &[&["7", "         ", "KERMIT  "]],
+        before: &[],
+    },
+    Example {
+        step: "emit_when",
+        yaml: "emit_when: { status: { \"A -> S\": OrderShipped, \"* -> X\": OrderCancelled } }",
+        columns: &[("id", Kind::Int, "integer"), ("status", Kind::Text, "character(2)")],
+        rows: &[&["7", "S "], &["7", "X "], &["7", "B "]],
+        before: &[&["7", "A "], &["7", "S "], &["7", "A "]],
+    },
+    Example {
+        step: "filter",
+        yaml: "filter: \"status != 'X' && amount > 0\"",
+        columns: &[("status", Kind::Text, "text"), ("amount", Kind::Decimal, "numeric(9,2)")],
+        rows: &[&["A", "12.50"], &["X", "12.50"], &["A", "0.00"]],
+        before: &[],
     },
     Example {
         step: "implied_decimal",
         yaml: "implied_decimal: { amount: 2 }",
         columns: &[("amount", Kind::Text, "character(9)")],
         rows: &[&["000012345"], &["00000005-"], &["12.5"]],
+        before: &[],
     },
     Example {
         step: "legacy_date",
         yaml: "legacy_date: { ordered: cyymmdd, due: { form: yymmdd, pivot: 30 } }",
         columns: &[("ordered", Kind::Int, "numeric(7,0)"), ("due", Kind::Text, "character(6)")],
         rows: &[&["1240229", "290101"], &["991231", "300101"], &["0", "240231"]],
+        before: &[],
     },
     Example {
         step: "mask",
@@ -65,30 +92,47 @@ pub(crate) const EXAMPLES: &[Example] = &[
             ("ssn", Kind::Text, "text"),
         ],
         rows: &[&["jane@example.com", "+44 20 7946 0958", "calls often", "078-05-1120"]],
+        before: &[],
     },
     Example {
         step: "null_if",
         yaml: "null_if: { ended: [\"0\", \"99999999\"], phone: [\"\"] }",
         columns: &[("ended", Kind::Int, "integer"), ("phone", Kind::Text, "character(8)")],
         rows: &[&["0", "        "], &["20240229", "0958    "]],
+        before: &[],
     },
     Example {
         step: "rename",
         yaml: "rename: camelCase",
         columns: &[("CUST_NO", Kind::Int, "integer"), ("LAST_ORDER_DT", Kind::Date, "date")],
         rows: &[&["7", "2024-02-29"]],
+        before: &[],
     },
     Example {
         step: "select",
         yaml: "select: [status, id]",
         columns: &[("id", Kind::Int, "integer"), ("status", Kind::Text, "text"), ("blob", Kind::Bytes, "bytea")],
         rows: &[&["7", "A", "x"]],
+        before: &[],
+    },
+    Example {
+        step: "set",
+        yaml: "set: { total: \"qty * price\", vip: \"total_due > 1000 || name.startsWith('VIP')\" }",
+        columns: &[
+            ("qty", Kind::Int, "integer"),
+            ("price", Kind::Decimal, "numeric(9,2)"),
+            ("total_due", Kind::Decimal, "numeric(9,2)"),
+            ("name", Kind::Text, "text"),
+        ],
+        rows: &[&["3", "19.90", "0.00", "VIP Jane"]],
+        before: &[],
     },
     Example {
         step: "trim",
         yaml: "trim: [\"*\"]",
         columns: &[("id", Kind::Int, "integer"), ("name", Kind::Text, "character(10)")],
         rows: &[&["7", "Jane      "], &["8", "          "]],
+        before: &[],
     },
 ];
 
@@ -110,32 +154,48 @@ impl Example {
             self.columns.iter().map(column).collect(),
             KeyKind::None,
         ));
-        let Compiled { fields, program, .. } = compile(&[step], &table, false).expect("the step fits its example");
+        let Compiled { fields, program, variants, .. } =
+            compile(&[step], &table, false).expect("the step fits its example");
         let mut batch = Batch::new();
         batch.begin_transaction(Transaction::default());
-        for row in self.rows {
-            let values = row.iter().map(|value| Value::Data(value.as_bytes()));
-            batch.change(Op::Read, &table, Position::from_bytes(&[1]).expect("short")).after(values);
+        fn values(row: &'static [&'static str]) -> impl Iterator<Item = Value<'static>> {
+            row.iter().map(|value| Value::Data(value.as_bytes()))
         }
-        let mut made = Made::default();
+        for (nth, row) in self.rows.iter().enumerate() {
+            let before = self.before.get(nth);
+            let op = if before.is_some() { Op::Update } else { Op::Read };
+            let change = batch.change(op, &table, Position::from_bytes(&[1]).expect("short"));
+            let change = if let Some(before) = before { change.before(values(before)) } else { change };
+            change.after(values(row));
+        }
+        let mut images = Images::default();
         let show = |change: towpath_contract::Change<'_>| {
-            let row = change.after().expect("it has one");
-            made.clear();
-            program.run(row, &mut made);
-            let raw = table
-                .columns
-                .iter()
-                .enumerate()
-                .map(|(slot, column)| (column.name.as_str(), Form::of(&column.kind), slot));
-            let before = object(raw, View::raw(row));
-            let after = match &made.failure {
+            images.transform(&change, &program);
+            let raw = |row| {
+                let columns = table.columns.iter().enumerate();
+                object(
+                    columns.map(|(slot, column)| (column.name.as_str(), Form::of(&column.kind), slot)),
+                    View::raw(row),
+                )
+            };
+            let after = raw(change.after().expect("it has one"));
+            let before = match change.before() {
+                Some(row) => format!("`{}` → `{after}`", raw(row)),
+                None => format!("`{after}`"),
+            };
+            let made = match images.failure() {
                 Some(failure) => format!("parked: `{}`: {}", failure.field, failure.reason),
+                None if images.chosen().dropped => "no event".into(),
                 None => {
                     let fields = fields.iter().map(|field| (field.name.as_str(), Form::of(&field.kind), field.slot));
-                    format!("`{}`", object(fields, View { row, made: &made }))
+                    let row = images.of(&change).after.expect("it has one");
+                    let chosen =
+                        images.chosen().variants.first().and_then(|chosen| variants[*chosen].event_type.as_ref());
+                    let of_type = chosen.map(|event_type| format!("type `{event_type}`: ")).unwrap_or_default();
+                    format!("{of_type}`{}`", object(fields, row))
                 }
             };
-            (format!("`{before}`"), after)
+            (before, made)
         };
         batch.changes().map(show).collect()
     }

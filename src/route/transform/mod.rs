@@ -4,12 +4,16 @@
 //! columns of every table that its route takes. What it does to the shape (names, kinds, which fields there are) is done then;
 //! what is left for an event is a list of [`Action`]s, each on one value.
 
+mod branch;
 mod cast;
 mod decode;
 mod drop;
+mod emit_when;
 #[cfg(test)]
 pub(crate) mod examples;
 mod fields;
+mod filter;
+mod images;
 mod implied_decimal;
 mod legacy_date;
 mod mask;
@@ -17,6 +21,7 @@ mod null_if;
 mod rename;
 mod run;
 mod select;
+mod set;
 mod shape;
 mod trim;
 
@@ -24,24 +29,30 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use towpath_contract::TableSchema;
 
-pub(super) use run::{Failure, Made, Program, View};
+pub(super) use images::{Images, Rows};
+pub(super) use run::{Failure, Program, View};
 pub(super) use shape::Compiled;
 use shape::Shape;
+pub(crate) use shape::Variant;
 pub use shape::{At, Fault};
 
 /// One step. They are done in the order in which they are written; each sees what the one before it left.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum StepConfig {
+    Branch(branch::Branch),
     Cast(cast::Cast),
     Decode(decode::Decode),
     Drop(drop::Drop),
+    EmitWhen(emit_when::EmitWhen),
+    Filter(filter::Filter),
     ImpliedDecimal(implied_decimal::ImpliedDecimal),
     LegacyDate(legacy_date::LegacyDate),
     Mask(mask::Mask),
     NullIf(null_if::NullIf),
     Rename(rename::Rename),
     Select(select::Select),
+    Set(set::Set),
     Trim(trim::Trim),
 }
 
@@ -52,21 +63,30 @@ trait Step {
 
     /// Changes the shape, and adds what is to be done to each row.
     fn compile(&self, shape: &mut Shape) -> Result<(), Fault>;
+
+    /// The forms that it may give to events, and where in the step each stands.
+    fn variants(&self) -> Vec<(Vec<At>, Variant)> {
+        Vec::new()
+    }
 }
 
 impl StepConfig {
     /// As the config writes it.
     pub fn name(&self) -> &'static str {
         match self {
+            StepConfig::Branch(_) => "branch",
             StepConfig::Cast(_) => "cast",
             StepConfig::Decode(_) => "decode",
             StepConfig::Drop(_) => "drop",
+            StepConfig::EmitWhen(_) => "emit_when",
+            StepConfig::Filter(_) => "filter",
             StepConfig::ImpliedDecimal(_) => "implied_decimal",
             StepConfig::LegacyDate(_) => "legacy_date",
             StepConfig::Mask(_) => "mask",
             StepConfig::NullIf(_) => "null_if",
             StepConfig::Rename(_) => "rename",
             StepConfig::Select(_) => "select",
+            StepConfig::Set(_) => "set",
             StepConfig::Trim(_) => "trim",
         }
     }
@@ -76,17 +96,26 @@ impl StepConfig {
         self.step().faults()
     }
 
+    /// The forms that it may give to events, and where in the step each stands.
+    pub(crate) fn variants(&self) -> Vec<(Vec<At>, Variant)> {
+        self.step().variants()
+    }
+
     fn step(&self) -> &dyn Step {
         match self {
+            StepConfig::Branch(step) => step,
             StepConfig::Cast(step) => step,
             StepConfig::Decode(step) => step,
             StepConfig::Drop(step) => step,
+            StepConfig::EmitWhen(step) => step,
+            StepConfig::Filter(step) => step,
             StepConfig::ImpliedDecimal(step) => step,
             StepConfig::LegacyDate(step) => step,
             StepConfig::Mask(step) => step,
             StepConfig::NullIf(step) => step,
             StepConfig::Rename(step) => step,
             StepConfig::Select(step) => step,
+            StepConfig::Set(step) => step,
             StepConfig::Trim(step) => step,
         }
     }

@@ -1,9 +1,14 @@
-//! What is left of the steps for an event: actions on single values, in buffers that are filled again.
+//! What is left of the steps for an event: what is done to its values, in buffers that are filled again.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
 
 use towpath_contract::{Row, Value};
+
+use crate::route::expression::{self, Input};
+
+/// Why a step cannot be done. Never holds a value.
+pub(in crate::route) type Reason = Cow<'static, str>;
 
 /// What a step does to one value. Never called for null or for what the source did not say.
 pub(super) trait Action: Debug + Send + Sync {
@@ -11,7 +16,7 @@ pub(super) trait Action: Debug + Send + Sync {
     ///
     /// # Errors
     /// Why it cannot be done, without the value.
-    fn apply(&self, value: &[u8], out: &mut Vec<u8>) -> Result<Outcome, Cow<'static, str>>;
+    fn apply(&self, value: &[u8], out: &mut Vec<u8>) -> Result<Outcome, Reason>;
 
     /// It hides the value: it is done even after another step failed on it.
     fn protects(&self) -> bool {
@@ -24,87 +29,75 @@ pub(super) enum Outcome {
     Same,
     Null,
     Made,
+    /// What it would be made of was not sent.
+    Unavailable,
 }
 
-/// The actions of a route on a table's rows, in order.
+/// What a route's steps do to a change of one table, in order.
 #[derive(Debug, Default)]
 pub(in crate::route) struct Program {
-    actions: Vec<Planned>,
+    pub(super) doings: Vec<Doing>,
+    /// Columns of the source's row, and what steps added.
+    pub(super) slots: usize,
+}
+
+/// A step, or a part of one.
+#[derive(Debug)]
+pub(super) struct Doing {
+    pub(super) step: usize,
+    /// What it works on; empty for one that works on the whole change.
+    pub(super) field: String,
+    pub(super) what: What,
 }
 
 #[derive(Debug)]
-struct Planned {
-    slot: usize,
-    step: usize,
-    field: String,
-    action: Box<dyn Action>,
+pub(super) enum What {
+    /// On one value of each row.
+    Act { slot: usize, action: Box<dyn Action> },
+    /// A new value of each row.
+    Set { slot: usize, expression: expression::Program },
+    /// On the whole change: is there an event, and which?
+    Choose(Box<dyn Choice>),
 }
 
-/// The step that could not be done on a row, and why. No value is told.
+/// What a step decides about a whole change.
+pub(super) trait Choice: Debug + Send + Sync {
+    /// # Errors
+    /// Why it cannot be decided, without any value.
+    fn choose(&self, input: &Input<'_>, chosen: &mut Chosen) -> Result<(), Reason>;
+}
+
+/// What the steps decided about a change.
+#[derive(Debug, Default)]
+pub(in crate::route) struct Chosen {
+    /// No event is made of it.
+    pub(in crate::route) dropped: bool,
+    /// The forms of its events, by their index in [`super::Compiled::variants`]; none: one event of the route's own form.
+    pub(in crate::route) variants: Vec<usize>,
+}
+
+/// The step that could not be done on a change, and why. No value is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::route) struct Failure {
     pub(in crate::route) step: usize,
+    /// Empty when it is no single one.
     pub(in crate::route) field: String,
-    pub(in crate::route) reason: Cow<'static, str>,
+    pub(in crate::route) reason: Reason,
 }
 
 impl Program {
-    pub(super) fn push(&mut self, slot: usize, step: usize, field: String, action: Box<dyn Action>) {
-        self.actions.push(Planned { slot, step, field, action });
-    }
-
     pub(in crate::route) fn touches(&self, slot: usize) -> bool {
-        self.actions.iter().any(|planned| planned.slot == slot)
-    }
-
-    /// Does everything to one row. The first failure is in `made` afterwards, which was empty.
-    pub(in crate::route) fn run(&self, row: Row<'_>, made: &mut Made) {
-        if self.actions.is_empty() {
-            return;
-        }
-        made.cells.resize(row.values().len(), Cell::Raw);
-        if made.buffers.len() < made.cells.len() {
-            made.buffers.resize_with(row.values().len(), Vec::new);
-        }
-        for planned in &self.actions {
-            let slot = planned.slot;
-            let input = match (made.cells[slot], row.value(slot)) {
-                (Cell::Raw, Value::Data(bytes)) => bytes,
-                (Cell::Made, _) => &made.buffers[slot],
-                (Cell::Failed { made: false }, Value::Data(bytes)) if planned.action.protects() => bytes,
-                (Cell::Failed { made: true }, _) if planned.action.protects() => &made.buffers[slot],
-                _ => continue,
-            };
-            made.spare.clear();
-            match planned.action.apply(input, &mut made.spare) {
-                Ok(Outcome::Same) => {}
-                Ok(Outcome::Null) => made.cells[slot] = Cell::Null,
-                Ok(Outcome::Made) => {
-                    made.cells[slot] = Cell::Made;
-                    std::mem::swap(&mut made.buffers[slot], &mut made.spare);
-                }
-                Err(reason) => {
-                    made.cells[slot] = Cell::Failed { made: made.cells[slot] == Cell::Made };
-                    made.failure.get_or_insert_with(|| Failure {
-                        step: planned.step,
-                        field: planned.field.clone(),
-                        reason,
-                    });
-                }
-            }
-        }
+        self.doings.iter().any(|doing| matches!(&doing.what, What::Act { slot: of, .. } if *of == slot))
     }
 }
 
-/// The values that actions made of one row.
+/// The values that steps made of one row.
 #[derive(Debug, Default)]
 pub(in crate::route) struct Made {
-    /// One per column of the row, or none where there are no actions.
+    /// One per slot, or none where there is nothing to do.
     cells: Vec<Cell>,
-    /// The bytes of those that were made, by column.
+    /// The bytes of those that were made, by slot.
     buffers: Vec<Vec<u8>>,
-    spare: Vec<u8>,
-    pub(in crate::route) failure: Option<Failure>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +106,8 @@ enum Cell {
     Raw,
     Null,
     Made,
+    /// Added by a step that has not been done, or could not say.
+    Unavailable,
     /// A step failed on it: it is what it was before that step.
     Failed {
         made: bool,
@@ -120,7 +115,7 @@ enum Cell {
 }
 
 /// A huge value must not stay resident.
-const BUFFER_BYTES_KEPT: usize = 64 << 10;
+pub(super) const BUFFER_BYTES_KEPT: usize = 64 << 10;
 
 impl Made {
     pub(in crate::route) fn clear(&mut self) {
@@ -129,8 +124,50 @@ impl Made {
             buffer.shrink_to(BUFFER_BYTES_KEPT);
         }
         self.cells.clear();
-        self.failure = None;
-        self.spare.shrink_to(BUFFER_BYTES_KEPT);
+    }
+
+    /// As the source has the row, and nothing in the slots behind its columns.
+    pub(super) fn begin(&mut self, columns: usize, slots: usize) {
+        self.cells.resize(columns, Cell::Raw);
+        self.cells.resize(slots, Cell::Unavailable);
+        if self.buffers.len() < slots {
+            self.buffers.resize_with(slots, Vec::new);
+        }
+    }
+
+    /// The value that an action is done on.
+    pub(super) fn input<'a>(&'a self, row: Row<'a>, slot: usize, protects: bool) -> Option<&'a [u8]> {
+        let raw = || match row.value(slot) {
+            Value::Data(bytes) => Some(bytes),
+            Value::Null | Value::Unavailable => None,
+        };
+        match self.cells[slot] {
+            Cell::Raw => raw(),
+            Cell::Made => Some(&self.buffers[slot]),
+            Cell::Failed { made: false } if protects => raw(),
+            Cell::Failed { made: true } if protects => Some(&self.buffers[slot]),
+            _ => None,
+        }
+    }
+
+    /// `out` holds the new value, and the old one afterwards.
+    pub(super) fn store(&mut self, slot: usize, outcome: Outcome, out: &mut Vec<u8>) {
+        match outcome {
+            Outcome::Same => {}
+            Outcome::Null => self.cells[slot] = Cell::Null,
+            Outcome::Unavailable => self.cells[slot] = Cell::Unavailable,
+            Outcome::Made => {
+                self.cells[slot] = Cell::Made;
+                std::mem::swap(&mut self.buffers[slot], out);
+            }
+        }
+    }
+
+    pub(super) fn fail(&mut self, slot: usize) {
+        self.cells[slot] = match self.cells[slot] {
+            Cell::Unavailable => Cell::Unavailable,
+            cell => Cell::Failed { made: cell == Cell::Made },
+        };
     }
 }
 
@@ -141,7 +178,7 @@ pub(in crate::route) struct View<'a> {
     pub(in crate::route) made: &'a Made,
 }
 
-static NOTHING_MADE: Made = Made { cells: Vec::new(), buffers: Vec::new(), spare: Vec::new(), failure: None };
+static NOTHING_MADE: Made = Made { cells: Vec::new(), buffers: Vec::new() };
 
 impl<'a> View<'a> {
     /// The row as the source said it.
@@ -153,6 +190,7 @@ impl<'a> View<'a> {
         match self.made.cells.get(slot) {
             None | Some(Cell::Raw | Cell::Failed { made: false }) => self.row.value(slot),
             Some(Cell::Null) => Value::Null,
+            Some(Cell::Unavailable) => Value::Unavailable,
             Some(Cell::Made | Cell::Failed { made: true }) => Value::Data(&self.made.buffers[slot]),
         }
     }

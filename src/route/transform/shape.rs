@@ -3,7 +3,8 @@
 use towpath_contract::{Kind, TablePattern, TableSchema};
 
 use super::fields::is_optional;
-use super::run::{Action, Program};
+use super::run::{Action, Choice, Doing, Program, What};
+use crate::route::expression::{self, Expression, Type};
 
 /// One field of an event's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +15,7 @@ pub(in crate::route) struct Field {
     /// As the database calls the type; for people.
     pub(super) type_name: String,
     pub(in crate::route) key: bool,
-    /// The column of the source's row that its value comes from.
+    /// The column of the source's row that its value comes from, or the place behind them that a step fills.
     pub(in crate::route) slot: usize,
 }
 
@@ -36,6 +37,16 @@ pub(super) struct Shape {
     step: usize,
     /// Names that a step has and this table has not, without a `?`.
     missed: Vec<(usize, String)>,
+    variants: Vec<Variant>,
+}
+
+/// A form that the route's events can have beside its own, as a step chooses for each change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Variant {
+    /// Templates; nothing where the route's own holds.
+    pub(crate) event_type: Option<String>,
+    pub(crate) exchange: Option<String>,
+    pub(crate) routing_key: Option<String>,
 }
 
 impl Shape {
@@ -51,10 +62,11 @@ impl Shape {
             table: format!("{}.{}", table.schema, table.name),
             columns: table.columns.iter().map(|column| column.name.clone()).collect(),
             fields: fields.collect(),
-            program: Program::default(),
+            program: Program { doings: Vec::new(), slots: table.columns.len() },
             lenient,
             step: 0,
             missed: Vec::new(),
+            variants: Vec::new(),
         }
     }
 
@@ -63,7 +75,7 @@ impl Shape {
     }
 
     pub(super) fn finish(self) -> Compiled {
-        Compiled { fields: self.fields, program: self.program, missed: self.missed }
+        Compiled { fields: self.fields, program: self.program, variants: self.variants, missed: self.missed }
     }
 
     pub(super) fn fields(&mut self) -> &mut Vec<Field> {
@@ -80,7 +92,8 @@ impl Shape {
             return Ok(Some(found));
         }
         // It need not be there; but it is, and whoever wrote its old name, to mask it perhaps, means it.
-        let renamed = self.fields.iter().find(|field| self.columns[field.slot] == plain);
+        let renamed =
+            self.fields.iter().find(|field| self.columns.get(field.slot).is_some_and(|column| column == plain));
         match renamed {
             Some(field) => {
                 let message = format!("at this step column `{plain}` of {} is called `{}`", self.table, field.name);
@@ -108,7 +121,48 @@ impl Shape {
     /// From here on the field's value is what `action` makes of it.
     pub(super) fn act(&mut self, index: usize, action: impl Action + 'static) {
         let field = &self.fields[index];
-        self.program.push(field.slot, self.step, field.name.clone(), Box::new(action));
+        let (slot, name) = (field.slot, field.name.clone());
+        self.push(name, What::Act { slot, action: Box::new(action) });
+    }
+
+    /// A place for a value that no column of the source's row has.
+    pub(super) fn new_slot(&mut self) -> usize {
+        self.program.slots += 1;
+        self.program.slots - 1
+    }
+
+    /// The value at `slot`, which is new, is what the expression says.
+    pub(super) fn set(&mut self, name: &str, slot: usize, expression: expression::Program) {
+        self.push(name.to_owned(), What::Set { slot, expression });
+    }
+
+    pub(super) fn choose(&mut self, choice: impl Choice + 'static) {
+        self.push(String::new(), What::Choose(Box::new(choice)));
+    }
+
+    pub(super) fn variant(&mut self, variant: Variant) -> usize {
+        self.variants.push(variant);
+        self.variants.len() - 1
+    }
+
+    fn push(&mut self, field: String, what: What) {
+        self.program.doings.push(Doing { step: self.step, field, what });
+    }
+
+    /// An expression over the fields as they are at this step. `None`: it names a column that this table need not have.
+    pub(super) fn expression(&mut self, written: &Expression) -> Result<Option<expression::Program>, Fault> {
+        written.compile(self)
+    }
+
+    /// One that says yes or no.
+    pub(super) fn condition(&mut self, written: &Expression) -> Result<Option<expression::Program>, Fault> {
+        match self.expression(written)? {
+            Some(program) if !matches!(program.of, Type::Bool | Type::Null) => {
+                let message = format!("this is {}, and a condition is true or false", program.of.name());
+                Err(Fault::new(message).help("compare it with something: `status == 'A'`"))
+            }
+            program => Ok(program),
+        }
     }
 
     fn unknown(&self, name: &str) -> Fault {
@@ -127,12 +181,23 @@ impl Shape {
     }
 }
 
+impl expression::Scope for Shape {
+    fn column(&mut self, name: &str) -> Result<Option<expression::Column>, Fault> {
+        let found = self.find(name)?;
+        Ok(found.map(|index| {
+            let field = &self.fields[index];
+            expression::Column { slot: field.slot, of: Type::of(&field.kind) }
+        }))
+    }
+}
+
 /// A route's steps, settled for one table.
 #[derive(Debug)]
 pub(in crate::route) struct Compiled {
     /// What the events of the table have.
     pub(in crate::route) fields: Vec<Field>,
     pub(in crate::route) program: Program,
+    pub(in crate::route) variants: Vec<Variant>,
     /// By the index of their step: names that the table does not have, which in a route of many tables is no fault.
     pub(in crate::route) missed: Vec<(usize, String)>,
 }

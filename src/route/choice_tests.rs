@@ -1,0 +1,190 @@
+//! Which events a route makes of a change, and what their templates see of its row.
+
+use towpath_contract::{Batch, Op, Position, Transaction, Value};
+
+use super::plan::Route;
+use super::transform_tests::{body, customers, route, routed};
+use crate::event::EventBatch;
+
+type Row = [Option<&'static str>; 4];
+
+fn values(row: Row) -> impl Iterator<Item = Value<'static>> {
+    row.into_iter().map(|value| value.map_or(Value::Unavailable, |text| Value::Data(text.as_bytes())))
+}
+
+fn changes(changes: &[(Op, Option<Row>, Option<Row>)]) -> Batch {
+    let table = customers();
+    let mut batch = Batch::new();
+    batch.begin_transaction(Transaction { id: "7".into(), commit_time_us: 1 });
+    for (nth, (op, before, after)) in changes.iter().enumerate() {
+        let mut change = batch.change(*op, &table, Position::from_bytes(&[nth as u8]).expect("short"));
+        if let Some(before) = before {
+            change = change.before(values(*before));
+        }
+        if let Some(after) = after {
+            change.after(values(*after));
+        }
+    }
+    batch
+}
+
+fn row(status: &'static str) -> Row {
+    [Some("K-7"), Some("jane@example.com"), Some(status), Some("20240229")]
+}
+
+const KEY: Row = [Some("K-7"), None, None, None];
+
+fn types(events: &EventBatch) -> Vec<String> {
+    events.iter().map(|event| header(event.properties, "cloudEvents:type")).collect()
+}
+
+fn header(properties: &[u8], name: &str) -> String {
+    let (_, read) = amq_protocol::protocol::basic::parse_properties(properties).expect("well-formed");
+    read.headers().as_ref().expect("headers").inner()[name].as_long_string().expect("text").to_string()
+}
+
+fn made(steps: &[&str], of: &[(Op, Option<Row>, Option<Row>)]) -> EventBatch {
+    routed(&changes(of), route("db.public.customers", steps)).expect("the steps fit")
+}
+
+#[test]
+fn a_filter_leaves_out_what_it_says_and_nothing_else() {
+    let all = [
+        (Op::Insert, None, Some(row("A"))),
+        (Op::Insert, None, Some(row("X"))),
+        (Op::Delete, Some(row("A")), None),
+        (Op::Delete, Some(row("X")), None),
+        (Op::Truncate, None, None),
+    ];
+    let events = made(&["filter: \"STATUS == 'A'\""], &all);
+    let ops: Vec<String> =
+        types(&events).iter().map(|name| name.rsplit('.').next().unwrap_or_default().into()).collect();
+    assert_eq!(ops, ["insert", "delete", "truncate"], "a truncate concerns every row");
+    // The source logs keys alone: whether the row was one of them is not known, and it is not guessed.
+    let unknown = [(Op::Delete, Some(KEY), None)];
+    let events = made(&["filter: \"STATUS == 'A'\""], &unknown);
+    let reason = events.get(0).parked.expect("it is set aside");
+    assert_eq!(reason, "transform[0] (`filter`) cannot be done: it needs a value that the source did not send");
+    let said =
+        |unknown_is: &str| made(&[&format!("filter: {{ when: \"STATUS == 'A'\", unknown: {unknown_is} }}")], &unknown);
+    assert_eq!((said("keep").len(), said("drop").len()), (1, 0));
+    assert_eq!(said("keep").get(0).parked, None);
+}
+
+#[test]
+fn a_filter_after_a_step_that_failed_decides_nothing() {
+    let steps = ["decode: { STATUS: { A: active } }", "filter: \"STATUS == 'active'\""];
+    let events = made(&steps, &[(Op::Insert, None, Some(row("?")))]);
+    let reason = events.get(0).parked.expect("it is set aside, not left out");
+    assert!(reason.starts_with("transform[0] (`decode`) cannot be done on `STATUS`"), "{reason}");
+}
+
+#[test]
+fn transitions_alone_become_events() {
+    let steps = [
+        "emit_when: { STATUS: { 'A -> S': OrderShipped, '* -> X': OrderCancelled, 'new -> A': OrderPlaced, 'S -> gone': OrderErased } }",
+    ];
+    let update = |before, after| (Op::Update, Some(row(before)), Some(row(after)));
+    let events = made(
+        &steps,
+        &[
+            (Op::Insert, None, Some(row("A "))),
+            update("A", "S"),
+            update("S", "S "),
+            update("S", "X"),
+            update("X", "A"),
+            (Op::Read, None, Some(row("A"))),
+            (Op::Delete, Some(row("S")), None),
+            (Op::Delete, Some(row("A")), None),
+            (Op::Truncate, None, None),
+        ],
+    );
+    assert_eq!(types(&events), ["OrderPlaced", "OrderShipped", "OrderCancelled", "OrderErased"]);
+    // What was not sent with an update is as it was.
+    assert!(made(&steps, &[(Op::Update, Some(row("A")), Some(KEY))]).is_empty());
+    // The row before is not known: it is not guessed.
+    for before in [None, Some(KEY)] {
+        let events = made(&steps, &[(Op::Update, before, Some(row("S")))]);
+        assert!(events.get(0).parked.expect("set aside").contains("did not send"), "{before:?}");
+        assert!(made(&steps, &[(Op::Update, before, Some(row("B")))]).is_empty(), "no transition ends there");
+    }
+    let reads = ["emit_when: { transitions: { STATUS: { 'new -> A': OrderPlaced } }, reads: new }"];
+    assert_eq!(types(&made(&reads, &[(Op::Read, None, Some(row("A")))])), ["OrderPlaced"]);
+}
+
+#[test]
+fn several_transitions_of_one_change_are_events_of_their_own() {
+    let both = |several: &str| {
+        let transitions = "{ EMAIL: { '* -> b@c.de': Moved }, STATUS: { 'A -> S': OrderShipped } }";
+        let steps = format!("emit_when: {{ transitions: {transitions}, several: {several} }}");
+        let after = [Some("K-7"), Some("b@c.de"), Some("S"), None];
+        made(&[&steps], &[(Op::Update, Some(row("A")), Some(after))])
+    };
+    assert_eq!(types(&both("first")), ["Moved"]);
+    let events = both("all");
+    assert_eq!(types(&events), ["Moved", "OrderShipped"]);
+    let (first, second) = (events.get(0), events.get(1));
+    assert!(second.id.starts_with(first.id) && second.id != first.id, "{} {}", first.id, second.id);
+    assert_eq!(first.key_hash, second.key_hash, "they stay in order");
+    let sequence = |event: crate::event::Event<'_>| header(event.properties, "cloudEvents:sequence");
+    assert!(sequence(first) < sequence(second), "{} {}", sequence(first), sequence(second));
+}
+
+#[test]
+fn a_branch_sends_changes_where_it_says() {
+    let steps = [
+        "branch: [{ when: \"SINCE > 20250000\", routing_key: 'recent.{{ op }}' }, { when: \"STATUS == 'X'\", type: gone, exchange: other }]",
+    ];
+    let recent = [Some("K-8"), None, Some("X"), Some("20250101")];
+    let events = made(
+        &steps,
+        &[(Op::Insert, None, Some(recent)), (Op::Insert, None, Some(row("X"))), (Op::Insert, None, Some(row("A")))],
+    );
+    let shown: Vec<_> = events.iter().map(|event| (event.exchange, event.routing_key)).collect();
+    let own = "db.public.customers.insert";
+    assert_eq!(shown, [("towpath", "recent.insert"), ("other", own), ("towpath", own)]);
+    assert_eq!(types(&events), [own, "gone", own]);
+}
+
+fn with_templates(steps: &[&str]) -> Route {
+    let mut route = route("db.public.customers", steps);
+    route.event.routing_key = "customers.{{ row.STATUS | lower }}.{{ op }}".into();
+    route.event.headers = [("mail".to_owned(), "{{ row.EMAIL | default('none') }}".to_owned())].into();
+    route
+}
+
+#[test]
+fn templates_see_the_row_as_the_steps_left_it() {
+    let batch = changes(&[
+        (Op::Insert, None, Some(row("A.B"))),
+        (Op::Delete, Some([Some("K-7"), None, Some("X"), None]), None),
+        (Op::Delete, Some(KEY), None),
+    ]);
+    let events = routed(&batch, with_templates(&["mask: { EMAIL: redact }"])).expect("it fits");
+    assert_eq!(events.get(0).parked, None);
+    assert_eq!(events.get(0).routing_key, "customers.a%2eb.insert", "a dot within a value is no separator");
+    assert_eq!(header(events.get(0).properties, "mail"), "***");
+    assert_eq!(events.get(1).routing_key, "customers.x.delete");
+    assert_eq!(header(events.get(1).properties, "mail"), "none");
+    let reason = events.get(2).parked.expect("nothing to route it by");
+    assert!(
+        reason.starts_with("event.routing_key cannot be rendered: a value that it needs is null, or was not sent"),
+        "{reason}"
+    );
+    let error = routed(&batch, with_templates(&["drop: [STATUS]"])).map(drop).expect_err("it is not there");
+    assert!(error.fault.message.contains("`row.STATUS`"), "{}", error.fault.message);
+}
+
+#[test]
+fn what_is_set_is_a_column_like_others() {
+    let steps = [
+        "set: { since_year: \"SINCE / 10000\", moved: \"changed('EMAIL')\", STATUS: \"STATUS + '!'\" }",
+        "rename: { moved: has_moved }",
+    ];
+    let update = (Op::Update, Some(row("A")), Some(row("S")));
+    let shown = body(&made(&steps, &[update]), 0);
+    assert!(shown.contains(r#""after":{"CUST_NO":"K-7","EMAIL":"jane@example.com","STATUS":"S!","SINCE":20240229,"has_moved":false,"since_year":2024}"#), "{shown}");
+    assert!(shown.contains(r#""STATUS":"A!""#) && shown.contains(r#""before_unavailable":["has_moved"]"#), "{shown}");
+    let shown = body(&made(&steps, &[(Op::Update, None, Some([Some("K-7"), Some("a@b.c"), None, None]))]), 0);
+    assert!(shown.contains(r#""unavailable":["STATUS","SINCE","since_year"]"#), "{shown}");
+}

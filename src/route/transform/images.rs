@@ -1,0 +1,177 @@
+//! A change's rows on their way through a route's steps. Filled again for every event.
+
+use towpath_contract::{Change, Row};
+
+use super::run::{Action, BUFFER_BYTES_KEPT, Chosen, Failure, Made, Outcome, Program, Reason, View, What};
+use crate::route::expression::{self, Input};
+
+#[derive(Debug, Default)]
+pub(in crate::route) struct Images {
+    before: Made,
+    after: Made,
+    linked: Made,
+    spare: Vec<u8>,
+    /// The first step that could not be done.
+    failure: Option<Failure>,
+    chosen: Chosen,
+}
+
+/// The rows of a change, as an event shows them.
+#[derive(Clone, Copy)]
+pub(in crate::route) struct Rows<'a> {
+    pub(in crate::route) before: Option<View<'a>>,
+    pub(in crate::route) after: Option<View<'a>>,
+    pub(in crate::route) linked: Option<View<'a>>,
+}
+
+impl<'a> Rows<'a> {
+    /// As the source has them.
+    pub(in crate::route) fn raw(change: &Change<'a>) -> Rows<'a> {
+        let view = |row: Option<Row<'a>>| row.map(View::raw);
+        Rows { before: view(change.before()), after: view(change.after()), linked: view(change.linked()) }
+    }
+
+    fn input(self, change: &Change<'_>, row: Option<View<'a>>) -> Input<'a> {
+        Input { op: change.op(), row, before: self.before, after: self.after }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    After,
+    Before,
+    Linked,
+}
+
+impl Images {
+    /// Does everything to the change's rows, in the order of the steps.
+    pub(in crate::route) fn transform(&mut self, change: &Change<'_>, program: &Program) {
+        self.leave_out();
+        if program.doings.is_empty() {
+            return;
+        }
+        let rows = [(Which::After, change.after()), (Which::Before, change.before()), (Which::Linked, change.linked())];
+        for (which, row) in rows {
+            if let Some(row) = row {
+                self.made(which).begin(row.values().len(), program.slots);
+            }
+        }
+        for doing in &program.doings {
+            let done = match &doing.what {
+                What::Act { slot, action } => self.act(rows, *slot, action.as_ref()),
+                // What an earlier step left undone is no ground to decide on, nor to build on.
+                _ if self.failure.is_some() => Ok(()),
+                What::Set { slot, expression } => self.set(change, *slot, expression),
+                What::Choose(choice) => {
+                    let mut chosen = std::mem::take(&mut self.chosen);
+                    let rows = self.of(change);
+                    let done = choice.choose(&rows.input(change, rows.after.or(rows.before)), &mut chosen);
+                    self.chosen = chosen;
+                    done
+                }
+            };
+            if let Err(reason) = done {
+                // What could not be decided is not left out.
+                self.chosen.dropped = false;
+                let failure = || Failure { step: doing.step, field: doing.field.clone(), reason };
+                self.failure.get_or_insert_with(failure);
+            }
+            if self.chosen.dropped {
+                return;
+            }
+        }
+    }
+
+    /// What an action makes of one value of each row. One that fails leaves the others done.
+    fn act(&mut self, rows: [(Which, Option<Row<'_>>); 3], slot: usize, action: &dyn Action) -> Result<(), Reason> {
+        let mut failed = None;
+        for (which, row) in rows {
+            let Some(row) = row else { continue };
+            let made = which.of(&mut self.before, &mut self.after, &mut self.linked);
+            self.spare.clear();
+            let Some(input) = made.input(row, slot, action.protects()) else { continue };
+            match action.apply(input, &mut self.spare) {
+                Ok(outcome) => made.store(slot, outcome, &mut self.spare),
+                Err(reason) => {
+                    made.fail(slot);
+                    failed.get_or_insert(reason);
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// A new value of each row; one that compares rows belongs to the row as it is now.
+    fn set(&mut self, change: &Change<'_>, slot: usize, expression: &expression::Program) -> Result<(), Reason> {
+        let now = if change.after().is_some() { Which::After } else { Which::Before };
+        for (which, row) in
+            [(Which::After, change.after()), (Which::Before, change.before()), (Which::Linked, change.linked())]
+        {
+            if row.is_none() || (expression.compares_rows && which != now) {
+                continue;
+            }
+            let mut out = std::mem::take(&mut self.spare);
+            out.clear();
+            let rows = self.of(change);
+            let view = match which {
+                Which::After => rows.after,
+                Which::Before => rows.before,
+                Which::Linked => rows.linked,
+            };
+            let outcome = expression.run(&rows.input(change, view)).map(|value| {
+                value.write(&mut out);
+                match value {
+                    expression::Value::Null => Outcome::Null,
+                    expression::Value::Unavailable => Outcome::Unavailable,
+                    _ => Outcome::Made,
+                }
+            });
+            let stored = outcome.map(|outcome| self.made(which).store(slot, outcome, &mut out));
+            self.spare = out;
+            stored?;
+        }
+        Ok(())
+    }
+
+    fn made(&mut self, which: Which) -> &mut Made {
+        which.of(&mut self.before, &mut self.after, &mut self.linked)
+    }
+
+    /// Nothing is made of the change's rows.
+    pub(in crate::route) fn leave_out(&mut self) {
+        [&mut self.before, &mut self.after, &mut self.linked].into_iter().for_each(Made::clear);
+        self.failure = None;
+        self.chosen.dropped = false;
+        self.chosen.variants.clear();
+        self.spare.clear();
+        self.spare.shrink_to(BUFFER_BYTES_KEPT);
+    }
+
+    pub(in crate::route) fn of<'a>(&'a self, change: &Change<'a>) -> Rows<'a> {
+        let view = |row: Option<Row<'a>>, made: &'a Made| row.map(|row| View { row, made });
+        Rows {
+            before: view(change.before(), &self.before),
+            after: view(change.after(), &self.after),
+            linked: view(change.linked(), &self.linked),
+        }
+    }
+
+    /// The first step that could not be done.
+    pub(in crate::route) fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    pub(in crate::route) fn chosen(&self) -> &Chosen {
+        &self.chosen
+    }
+}
+
+impl Which {
+    fn of<'m>(self, before: &'m mut Made, after: &'m mut Made, linked: &'m mut Made) -> &'m mut Made {
+        match self {
+            Which::After => after,
+            Which::Before => before,
+            Which::Linked => linked,
+        }
+    }
+}
