@@ -141,3 +141,37 @@ async fn a_slot_that_was_dropped_stops_the_source_and_is_not_made_again() {
     assert!(line.contains("towpath_db"), "the slot is named: {line}");
     assert_eq!(rig.postgres.value("SELECT count(*) FROM pg_replication_slots").await, "0");
 }
+
+/// Whoever was told that a snapshot will be made need not ask again.
+#[tokio::test]
+async fn a_snapshot_is_answered_for_when_a_crash_cannot_undo_it() {
+    let mut rig = Rig::new().await;
+    rig.postgres.sql("CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t VALUES (1, 'a')").await;
+    let builder = rig.towpath("postgres", "");
+    let mut towpath = builder.clone().run();
+    rig.inbox.until_count(1, PATIENCE).await;
+    towpath.wait_for_log("the table was read", PATIENCE).await;
+    assert!(towpath.terminate(PATIENCE).await.success());
+
+    // It dies before the request is on disk.
+    let said = towpath.log().len();
+    towpath.start_again_with_failpoint("pipeline.before_record:1");
+    towpath.wait_for_log_after(said, "capturing", PATIENCE).await;
+    let asked = builder.command(&["snapshot", "db"]).await;
+    assert!(!asked.status.success(), "{}", String::from_utf8_lossy(&asked.stdout));
+    towpath.wait_for_end(PATIENCE).await;
+
+    for reads in 2..5 {
+        towpath.start_again();
+        eventually("the request to be answered for", PATIENCE, async || {
+            let asked = builder.command(&["snapshot", "db"]).await;
+            if asked.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&asked.stderr).into_owned()) }
+        })
+        .await;
+        towpath.kill();
+        towpath.start_again();
+        let all = rig.inbox.until_count(reads, PATIENCE).await;
+        assert!(all.iter().all(|event| event.json()["op"] == "read"));
+        assert!(towpath.terminate(PATIENCE).await.success());
+    }
+}
