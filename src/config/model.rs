@@ -11,6 +11,7 @@ use serde::Deserialize;
 use towpath_contract::{ByteSize, Secret, Span};
 use towpath_postgres::PostgresConfig;
 
+use crate::route::format::{Bundle, Format};
 use crate::route::transform::StepConfig;
 
 /// Towpath's configuration: sources, routes, the outbox and the broker.
@@ -105,6 +106,16 @@ pub struct EventConfig {
     /// The exchange to publish to, a template. Default: `towpath`.
     #[serde(default)]
     pub exchange: Option<String>,
+
+    /// How an event is written: see [what a consumer receives](events.md#formats). Default `cloudevents`.
+    #[serde(default)]
+    pub format: Format,
+
+    /// Puts several events into one message, for consumers that take many at a time: `transaction` or `capture`, or with options
+    /// `{ by: transaction, form: lines, max_events: 1000, max_bytes: 1MiB }`. Exchange and routing key are then those of the
+    /// message: their templates use `{{ source }}` alone, and the routing key is `{{ source }}.bundle` by default.
+    #[serde(default)]
+    pub bundle: Option<Bundle>,
 
     /// Headers of your own, by name, each a template: `{ region: "{{ row.region }}" }`. No name begins with `x-` or `cloudEvents:`.
     #[serde(default)]

@@ -1,21 +1,19 @@
-//! One change as one event: CloudEvents 1.0 in AMQP binary mode, the row as JSON.
-//!
-//! The form is documented for consumers in `docs/events.md`; golden files hold its bytes.
+//! One change as its events: where they go, what they are called, and their bytes.
 
 use std::borrow::Cow;
 use std::io::Write as _;
 
 use towpath_contract::{Change, KeyKind, planted};
 
+use super::bundle::{Item, Open};
+use super::format::{BundleForm, Facts, write_structured};
 use super::json::write_string;
 use super::plan::{OpPlan, RoutePlan, SHORT_STRING_BYTES_MAX, TablePlan};
 use super::properties::{Properties, write_header};
-use super::rows::{Unfit, write_key, write_rows};
+use super::rows::{Unfit, write_key};
 use super::template::Text;
 use super::transform::{Images, Rows};
 use crate::event::EventBatch;
-
-const CONTENT_TYPE: &str = "application/json";
 
 /// RabbitMQ 3's own default limit of a message (4: 16 MiB). As JSON a row may have six times that, which the outbox still takes.
 const ROW_BYTES_MAX: usize = 128 << 20;
@@ -23,12 +21,15 @@ const ROW_BYTES_MAX: usize = 128 << 20;
 /// Buffers that are filled again for every event, and what stays the same within a batch or a transaction.
 #[derive(Default)]
 pub(super) struct Scratch {
+    source: String,
     /// `<source>-<identity>-`
     id_prefix: String,
     epoch: u32,
     /// CloudEvents `source`: a URI reference.
     cloud_source: String,
     transaction: Option<usize>,
+    transaction_id: String,
+    commit_time_us: i64,
     /// Commit time as RFC 3339.
     time: String,
     timestamp_s: u64,
@@ -43,11 +44,16 @@ pub(super) struct Scratch {
     images: Images,
     /// The bytes of a row that no message can carry.
     too_large: Option<usize>,
+    /// Of routes that put several events into one message.
+    bundles: Vec<Open>,
+    /// An event's body on its way into a bundle.
+    item: Vec<u8>,
 }
 
 impl Scratch {
     pub(super) fn begin_batch(&mut self, source: &str, identity: &str, epoch: u32) {
         self.epoch = epoch;
+        source.clone_into(&mut self.source);
         self.id_prefix = format!("{source}-{identity}-");
         self.cloud_source = format!("towpath:{source}");
         self.transaction = None;
@@ -119,49 +125,112 @@ impl Scratch {
 
         let mut refusal = None;
         let event_type = short("type", &form.event_type, &rows, &mut refusal);
+        let facts = Facts {
+            id: &self.id,
+            sequence: &self.sequence,
+            source: &self.source,
+            cloud_source: &self.cloud_source,
+            event_type: &event_type,
+            subject: &plan.subject,
+            key: &self.key,
+            time: &self.time,
+            commit_time_us: self.commit_time_us,
+            transaction: &self.transaction_id,
+            op: change.op(),
+            body_end: &self.body_end,
+        };
+        let shown = if too_large.is_some() { None } else { Some(&rows) };
+        let why = |refusal: Option<String>, unfit: &Unfit<'_>| {
+            let of_row = || match (too_large, self.images.failure(), unfit.0) {
+                (Some(bytes), ..) => Some(format!(
+                    "the row has {bytes} bytes, and no message carries more than {ROW_BYTES_MAX}; the body leaves it out"
+                )),
+                (None, Some(failure), _) => Some(route.explain(failure)),
+                (None, None, Some(column)) => Some(format!(
+                    "column {column:?} holds bytes that are not UTF-8, which JSON cannot carry; the body shows them as base64"
+                )),
+                (None, None, None) => None,
+            };
+            form.refusal.clone().or_else(of_row).or(refusal)
+        };
+
+        let mut bundle = match route.bundle {
+            None => None,
+            Some(bundling) => {
+                self.item.clear();
+                match bundling.form {
+                    BundleForm::Lines => route.format.body(&facts, form, route, shown, &mut self.item, &mut unfit),
+                    BundleForm::CloudeventsBatch => {
+                        write_structured(&facts, form, route, shown, &mut self.item, &mut unfit);
+                    }
+                }
+                let index = self.bundles.iter().position(|open| open.route == route.route).unwrap_or_else(|| {
+                    // The message is of the route's own form, whatever its events are.
+                    let own = route.form(None, change.op());
+                    let texts = [&own.exchange, &own.routing_key].map(|text| text.fixed().unwrap_or_default());
+                    self.bundles.push(Open::new(route, bundling, &self.source, texts));
+                    self.bundles.len() - 1
+                });
+                let open = &mut self.bundles[index];
+                if why(refusal.clone(), &unfit).is_none() {
+                    let item = Item {
+                        id: &self.id,
+                        sequence: &self.sequence,
+                        transaction: &self.transaction_id,
+                        timestamp_s: self.timestamp_s,
+                        body: &self.item,
+                    };
+                    open.add(&item, events);
+                    return;
+                }
+                // It is parked by itself, in its place.
+                open.close(events);
+                Some(open.key_hash)
+            }
+        };
+
         let exchange = short("exchange", &form.exchange, &rows, &mut refusal);
         let routing_key = short("routing_key", &form.routing_key, &rows, &mut refusal);
         let mut event = events.start(route.route);
-        event.buffer().extend_from_slice(self.id.as_bytes());
-        event.end_field();
-        event.buffer().extend_from_slice(&self.key);
-        event.end_field();
-        event.buffer().extend_from_slice(exchange.as_bytes());
-        event.end_field();
-        event.buffer().extend_from_slice(routing_key.as_bytes());
-        event.end_field();
-        self.write_properties(&event_type, &plan.subject, &form.headers, &rows, &mut refusal, event.buffer());
-        event.end_field();
-        let body = event.buffer();
-        body.extend_from_slice(&form.body_start);
-        if too_large.is_none() {
-            if !self.key.is_empty() {
-                body.extend_from_slice(b",\"key\":");
-                body.extend_from_slice(&self.key);
-            }
-            write_rows(&rows, change.op(), &route.columns, body, &mut unfit);
+        for field in [self.id.as_bytes(), &self.key, exchange.as_bytes(), routing_key.as_bytes()] {
+            event.buffer().extend_from_slice(field);
+            event.end_field();
         }
-        body.extend_from_slice(&self.body_end);
-        event.end_field();
-
-        let of_row = || match (too_large, self.images.failure(), unfit.0) {
-            (Some(bytes), ..) => Some(format!(
-                "the row has {bytes} bytes, and no message carries more than {ROW_BYTES_MAX}; the body leaves it out"
-            )),
-            (None, Some(failure), _) => Some(route.explain(failure)),
-            (None, None, Some(column)) => Some(format!(
-                "column {column:?} holds bytes that are not UTF-8, which JSON cannot carry; the body shows them as base64"
-            )),
-            (None, None, None) => None,
+        let properties = Properties {
+            content_type: route.format.content_type(),
+            timestamp: self.timestamp_s,
+            message_id: &self.id,
+            event_type: &event_type,
         };
-        let parked = form.refusal.clone().or_else(of_row).or(refusal);
+        properties.write(event.buffer(), |out| {
+            route.format.headers(&facts, route, shown, out);
+            for (name, template) in &form.headers {
+                match template.of(&rows) {
+                    Ok(text) => write_header(out, name, text.as_bytes()),
+                    Err(why) => {
+                        refusal.get_or_insert(format!("event.headers.{name} cannot be rendered: {why}"));
+                    }
+                }
+            }
+        });
+        event.end_field();
+        route.format.body(&facts, form, route, shown, event.buffer(), &mut unfit);
+        event.end_field();
         let key = if route.changes_key { &self.real_key } else { &self.key };
-        event.finish(key_hash(&plan.subject, key), parked.map(String::into_boxed_str));
+        let hash = bundle.take().unwrap_or_else(|| key_hash(&plan.subject, key));
+        event.finish(hash, why(refusal, &unfit).map(String::into_boxed_str));
+    }
+
+    /// What was captured together is written: no bundle waits for more.
+    pub(super) fn end_batch(&mut self, events: &mut EventBatch) {
+        self.bundles.iter_mut().for_each(|open| open.close(events));
     }
 
     fn begin_transaction(&mut self, change: &Change<'_>) {
         self.transaction = Some(change.transaction_index());
         let transaction = change.transaction();
+        transaction.id.clone_into(&mut self.transaction_id);
+        self.commit_time_us = transaction.commit_time_us;
         self.timestamp_s = u64::try_from(transaction.commit_time_us / 1_000_000).unwrap_or(0);
         self.time = match jiff::Timestamp::from_microsecond(transaction.commit_time_us) {
             Ok(time) => format!("{time:.6}"),
@@ -174,39 +243,6 @@ impl Scratch {
             write_string(&transaction.id, &mut self.body_end);
         }
         write!(self.body_end, ",\"committed_at\":\"{}\"}}", self.time).expect("a Vec takes all");
-    }
-
-    fn write_properties(
-        &self,
-        event_type: &str,
-        subject: &str,
-        headers: &[(String, Text)],
-        rows: &Rows<'_>,
-        refusal: &mut Option<String>,
-        out: &mut Vec<u8>,
-    ) {
-        let properties =
-            Properties { content_type: CONTENT_TYPE, timestamp: self.timestamp_s, message_id: &self.id, event_type };
-        properties.write(out, |out| {
-            write_header(out, "cloudEvents:specversion", b"1.0");
-            write_header(out, "cloudEvents:id", self.id.as_bytes());
-            write_header(out, "cloudEvents:source", self.cloud_source.as_bytes());
-            write_header(out, "cloudEvents:type", event_type.as_bytes());
-            write_header(out, "cloudEvents:time", self.time.as_bytes());
-            write_header(out, "cloudEvents:subject", subject.as_bytes());
-            if !self.key.is_empty() {
-                write_header(out, "cloudEvents:partitionkey", &self.key);
-            }
-            write_header(out, "cloudEvents:sequence", self.sequence.as_bytes());
-            for (name, template) in headers {
-                match template.of(rows) {
-                    Ok(text) => write_header(out, name, text.as_bytes()),
-                    Err(why) => {
-                        refusal.get_or_insert(format!("event.headers.{name} cannot be rendered: {why}"));
-                    }
-                }
-            }
-        });
     }
 }
 
@@ -223,7 +259,7 @@ fn short<'t>(key: &str, template: &'t Text, rows: &Rows<'_>, refusal: &mut Optio
 
 /// FNV-1a, 64 bits, over table and key: the same on every machine and after every restart. A table without a key has one
 /// hash, so its events stay in order.
-fn key_hash(subject: &str, key: &[u8]) -> u64 {
+pub(super) fn key_hash(subject: &str, key: &[u8]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325u64;
     for byte in subject.bytes().chain([0]).chain(key.iter().copied()) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);

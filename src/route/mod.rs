@@ -3,10 +3,15 @@
 //! Knows neither the outbox nor the broker connection. Everything that depends only on table and route is settled in
 //! [`plan`]; an event then costs copies into the batch.
 
+mod bundle;
 #[cfg(test)]
 mod choice_tests;
+mod debezium;
 mod event;
 mod expression;
+pub mod format;
+#[cfg(test)]
+mod format_tests;
 mod json;
 pub mod matching;
 pub mod plan;
@@ -103,6 +108,7 @@ impl Router {
                 self.scratch.write(&change, plan, route, events);
             }
         }
+        self.scratch.end_batch(events);
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use towpath_contract::{Column, Kind, Op, TableSchema};
 
+use super::format::{Bundling, Format};
 use super::json::{self, write_string};
 use super::matching::RouteFrom;
 use super::template::{Goes, Names, Refusal, Text};
@@ -34,6 +35,8 @@ pub struct EventForm {
     pub routing_key: String,
     /// By name.
     pub headers: BTreeMap<String, String>,
+    pub format: Format,
+    pub bundle: Option<Bundling>,
 }
 
 impl EventForm {
@@ -44,6 +47,8 @@ impl EventForm {
             exchange: exchange.into(),
             routing_key: DEFAULT_NAME_TEMPLATE.into(),
             headers: BTreeMap::new(),
+            format: Format::default(),
+            bundle: None,
         }
     }
 
@@ -73,6 +78,8 @@ pub(super) struct ColumnPlan {
     /// `"name":`
     pub(super) label: Vec<u8>,
     pub(super) kind: Kind,
+    /// As the database calls the type.
+    pub(super) type_name: String,
     pub(super) form: json::Form,
     pub(super) key: bool,
 }
@@ -84,6 +91,8 @@ pub(super) struct RoutePlan {
     pub(super) id_suffix: String,
     pub(super) columns: Vec<ColumnPlan>,
     pub(super) program: Program,
+    pub(super) format: Format,
+    pub(super) bundle: Option<Bundling>,
     step_names: Vec<&'static str>,
     /// The steps change the key: order goes by the real one all the same.
     pub(super) changes_key: bool,
@@ -147,45 +156,50 @@ impl TablePlan {
             "" => table.name.clone(),
             schema => format!("{schema}.{}", table.name),
         };
-        let raw = |(slot, column): (usize, &Column)| ColumnPlan::new(&column.name, &column.kind, slot, column.key);
+        let raw = |(slot, column): (usize, &Column)| {
+            ColumnPlan::new(&column.name, &column.kind, &column.type_name, slot, column.key)
+        };
         let columns: Vec<ColumnPlan> = table.columns.iter().enumerate().map(raw).collect();
         let taking = routes.iter().filter(|route| route.from.matches(&table.schema, &table.name));
-        let routes = taking.enumerate().map(|(nth, route)| {
-            let Compiled { fields, program, variants, .. } =
-                transform::compile(&route.steps, table, route.from.is_pattern()).map_err(|(step, fault)| Unfit {
-                    route: route.name.clone(),
-                    place: Place::Step(step),
-                    fault,
-                })?;
-            let fields: Vec<ColumnPlan> =
-                fields.iter().map(|field| ColumnPlan::new(&field.name, &field.kind, field.slot, field.key)).collect();
-            let keys = |columns: &[ColumnPlan]| -> Vec<_> {
-                columns
+        let routes =
+            taking.enumerate().map(|(nth, route)| {
+                let Compiled { fields, program, variants, .. } =
+                    transform::compile(&route.steps, table, route.from.is_pattern()).map_err(|(step, fault)| {
+                        Unfit { route: route.name.clone(), place: Place::Step(step), fault }
+                    })?;
+                let fields: Vec<ColumnPlan> = fields
                     .iter()
-                    .filter(|column| column.key)
-                    .map(|column| (column.slot, column.label.clone(), column.form))
-                    .collect()
-            };
-            let changes_key = keys(&fields) != keys(&columns)
-                || columns.iter().any(|column| column.key && program.touches(column.slot));
-            let mut forms = Vec::with_capacity(1 + variants.len());
-            for form in Form::all(&route.event, &variants) {
-                let plan = |op| OpPlan::new(form, source, table, &subject, &fields, op);
-                let unfit = |(place, fault)| Unfit { route: route.name.clone(), place: Place::Event(place), fault };
-                let plans: Vec<OpPlan> = Op::ALL.into_iter().map(plan).collect::<Result<_, _>>().map_err(unfit)?;
-                forms.push(plans);
-            }
-            Ok(RoutePlan {
-                route: route.id,
-                id_suffix: if nth == 0 { String::new() } else { id_suffix(&route.name) },
-                columns: fields,
-                program,
-                step_names: route.steps.iter().map(StepConfig::name).collect(),
-                changes_key,
-                forms,
-                variant_names: variants.into_iter().map(|variant| variant.event_type.unwrap_or_default()).collect(),
-            })
-        });
+                    .map(|field| ColumnPlan::new(&field.name, &field.kind, &field.type_name, field.slot, field.key))
+                    .collect();
+                let keys = |columns: &[ColumnPlan]| -> Vec<_> {
+                    columns
+                        .iter()
+                        .filter(|column| column.key)
+                        .map(|column| (column.slot, column.label.clone(), column.form))
+                        .collect()
+                };
+                let changes_key = keys(&fields) != keys(&columns)
+                    || columns.iter().any(|column| column.key && program.touches(column.slot));
+                let mut forms = Vec::with_capacity(1 + variants.len());
+                for form in Form::all(&route.event, &variants) {
+                    let plan = |op| OpPlan::new(form, source, table, &subject, &fields, op);
+                    let unfit = |(place, fault)| Unfit { route: route.name.clone(), place: Place::Event(place), fault };
+                    let plans: Vec<OpPlan> = Op::ALL.into_iter().map(plan).collect::<Result<_, _>>().map_err(unfit)?;
+                    forms.push(plans);
+                }
+                Ok(RoutePlan {
+                    route: route.id,
+                    id_suffix: if nth == 0 { String::new() } else { id_suffix(&route.name) },
+                    columns: fields,
+                    program,
+                    format: route.event.format,
+                    bundle: route.event.bundle,
+                    step_names: route.steps.iter().map(StepConfig::name).collect(),
+                    changes_key,
+                    forms,
+                    variant_names: variants.into_iter().map(|variant| variant.event_type.unwrap_or_default()).collect(),
+                })
+            });
         let routes = routes.collect::<Result<_, Unfit>>()?;
         Ok(TablePlan { columns, routes, subject })
     }
@@ -220,11 +234,19 @@ impl<'a> Form<'a> {
 }
 
 impl ColumnPlan {
-    fn new(name: &str, kind: &Kind, slot: usize, key: bool) -> ColumnPlan {
+    fn new(name: &str, kind: &Kind, type_name: &str, slot: usize, key: bool) -> ColumnPlan {
         let mut label = Vec::new();
         write_string(name, &mut label);
         label.push(b':');
-        ColumnPlan { name: name.to_owned(), slot, label, kind: kind.clone(), form: json::Form::of(kind), key }
+        ColumnPlan {
+            name: name.to_owned(),
+            slot,
+            label,
+            kind: kind.clone(),
+            type_name: type_name.to_owned(),
+            form: json::Form::of(kind),
+            key,
+        }
     }
 }
 

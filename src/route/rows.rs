@@ -52,6 +52,11 @@ pub(super) fn write_rows<'p>(
     }
 }
 
+/// The row and nothing else.
+pub(super) fn write_row_alone<'p>(row: View<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+    write_object(row, columns.iter(), out, unfit);
+}
+
 fn write_row<'p>(label: &str, row: View<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(label.as_bytes());
@@ -88,20 +93,41 @@ fn write_member<'p>(column: &'p ColumnPlan, row: View<'_>, out: &mut Vec<u8>, un
     };
     // What a step failed on is not yet what the column's form is for.
     let form = if row.has_failed(column.slot) { Form::Text } else { column.form };
-    if form.write(bytes, out).is_err() {
-        unfit.0.get_or_insert(&column.name);
-        out.extend_from_slice(b"{\"$base64\":");
-        write_base64(bytes, out);
-        out.push(b'}');
+    column.write_as(form, bytes, out, unfit);
+}
+
+impl ColumnPlan {
+    pub(super) fn write<'p>(&'p self, bytes: &[u8], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+        self.write_as(self.form, bytes, out, unfit);
+    }
+
+    fn write_as<'p>(&'p self, form: Form, bytes: &[u8], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+        if form.write(bytes, out).is_err() {
+            unfit.0.get_or_insert(&self.name);
+            out.extend_from_slice(b"{\"$base64\":");
+            write_base64(bytes, out);
+            out.push(b'}');
+        }
     }
 }
 
 fn write_unavailable(label: &str, row: View<'_>, columns: &[ColumnPlan], out: &mut Vec<u8>) {
-    let mut names = columns.iter().filter(|column| row.value(column.slot) == Value::Unavailable);
-    let Some(first) = names.next() else { return };
+    let start = out.len();
     out.extend_from_slice(b",\"");
     out.extend_from_slice(label.as_bytes());
-    out.extend_from_slice(b"\":[");
+    out.extend_from_slice(b"\":");
+    let names_at = out.len();
+    write_unavailable_names(row, columns, out);
+    if out.len() == names_at {
+        out.truncate(start);
+    }
+}
+
+/// A JSON array of the columns that the source did not send; nothing when it sent all.
+pub(super) fn write_unavailable_names(row: View<'_>, columns: &[ColumnPlan], out: &mut Vec<u8>) {
+    let mut names = columns.iter().filter(|column| row.value(column.slot) == Value::Unavailable);
+    let Some(first) = names.next() else { return };
+    out.push(b'[');
     write_string(&first.name, out);
     for column in names {
         out.push(b',');

@@ -10,6 +10,7 @@ use crate::config::model::{AfterParked, DEFAULT_EXCHANGE, EventConfig, RouteConf
 use crate::config::path::{KeyPath, Segment};
 use crate::config::problem::Problem;
 use crate::config::shape::alternatives;
+use crate::route::format::{Bundle, BundleForm, Bundling, Format};
 use crate::route::matching::RouteFrom;
 use crate::route::plan::{EventForm, SHORT_STRING_BYTES_MAX, id_suffix};
 use crate::route::template::{Goes, Names, environment, render, wants};
@@ -42,6 +43,9 @@ impl Makes {
         if self == Makes::Type { &NAMES[..4] } else { &NAMES }
     }
 }
+
+/// Of a message of several events, when a route says nothing.
+const BUNDLE_ROUTING_KEY: &str = "{{ source }}.bundle";
 
 /// The longest name of a route, which is a label of metrics.
 const ROUTE_NAME_BYTES_MAX: usize = 200;
@@ -102,6 +106,9 @@ impl Checker<'_> {
                 }
                 self.template(&path, Makes::Header, template, &checked.from);
             }
+            if let Some(bundling) = checked.event.bundle {
+                self.bundle(&event, bundling, &checked);
+            }
             routes.push(checked);
         }
         for source in sources.iter().filter(|source| routes.iter().all(|route| route.from.source != source.name)) {
@@ -145,6 +152,41 @@ impl Checker<'_> {
             self.problem(path, format!("the source {} does not capture {found}", source.name), help);
         }
         Some(from)
+    }
+
+    /// A message of many events is of no one table.
+    fn bundle(&mut self, event: &KeyPath, bundling: Bundling, route: &CheckedRoute) {
+        let path = event.key("bundle");
+        if bundling.events_max == 0 || bundling.bytes_max == 0 {
+            self.problem(&path, "a message of no events", "`max_events` and `max_bytes` are at least 1");
+        }
+        let names = [("exchange", &route.event.exchange), ("routing_key", &route.event.routing_key)];
+        for (key, template) in names {
+            let environment = environment();
+            let Ok(template) = environment.template_from_str(template) else { continue };
+            let (columns, names) = wants(&template);
+            if !columns.is_empty() || names.iter().any(|name| name != "source") {
+                let help = "with `bundle`, only `{{ source }}`: its events are of several tables and kinds";
+                self.problem(&event.key(key), "this is not one and the same for all events of a message", help);
+            }
+        }
+        if !route.event.headers.is_empty() {
+            self.problem(
+                &event.key("headers"),
+                "headers are of one event, and these have none",
+                "leave them out, or `bundle`",
+            );
+        }
+        let tells_type =
+            bundling.form == BundleForm::CloudeventsBatch || route.event.format == Format::CloudeventsStructured;
+        for step in &route.steps {
+            let help = match step.name() {
+                "branch" => "make a route of each branch, with a `filter`",
+                "emit_when" if !tells_type => "`form: cloudevents_batch` has the type with every event",
+                _ => continue,
+            };
+            self.problem(&path, format!("`{}` gives each event a form of its own", step.name()), help);
+        }
     }
 
     /// The steps by themselves, whatever tables they meet.
@@ -260,12 +302,18 @@ fn template_fault(text: &str, from: &RouteFrom, makes: Makes, show: bool) -> Opt
 }
 
 fn event_form(written: &EventConfig) -> EventForm {
-    let default = EventForm::new(DEFAULT_EXCHANGE);
+    let mut default = EventForm::new(DEFAULT_EXCHANGE);
+    let bundle = written.bundle.map(Bundle::settled);
+    if bundle.is_some() {
+        default.routing_key = BUNDLE_ROUTING_KEY.into();
+    }
     EventForm {
         event_type: written.event_type.clone().unwrap_or(default.event_type),
         exchange: written.exchange.clone().unwrap_or(default.exchange),
         routing_key: written.routing_key.clone().unwrap_or(default.routing_key),
         headers: written.headers.clone(),
+        format: written.format,
+        bundle,
     }
 }
 

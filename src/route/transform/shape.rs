@@ -13,7 +13,7 @@ pub(in crate::route) struct Field {
     pub(in crate::route) name: String,
     pub(in crate::route) kind: Kind,
     /// As the database calls the type; for people.
-    pub(super) type_name: String,
+    pub(in crate::route) type_name: String,
     pub(in crate::route) key: bool,
     /// The column of the source's row that its value comes from, or the place behind them that a step fills.
     pub(in crate::route) slot: usize,

@@ -1,0 +1,240 @@
+//! The forms that events have on the wire. Documented for consumers in `docs/events.md`; golden files hold their bytes.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use towpath_contract::{ByteSize, Op};
+
+use super::debezium;
+use super::json::write_string;
+use super::plan::{OpPlan, RoutePlan};
+use super::properties::write_header;
+use super::rows::{Unfit, write_row_alone, write_rows, write_unavailable_names};
+use super::transform::Rows;
+
+/// How an event is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// CloudEvents 1.0 in AMQP binary mode: what describes the event stands in headers, the body holds the rows.
+    #[default]
+    Cloudevents,
+    /// CloudEvents 1.0 as one JSON object: the body holds all of it.
+    CloudeventsStructured,
+    /// The envelope of Debezium's connectors, as they write it with `schemas.enable=false`, `decimal.handling.mode=string` and
+    /// `interval.handling.mode=string`.
+    Debezium,
+    /// The row alone: after the change, or before it when it is deleted.
+    Row,
+}
+
+/// Several events in one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bundling {
+    pub by: BundleBy,
+    pub form: BundleForm,
+    pub events_max: usize,
+    pub bytes_max: usize,
+}
+
+/// What goes together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BundleBy {
+    /// The events of one source transaction.
+    Transaction,
+    /// What was captured together: many transactions under load, one when there is little to do.
+    Capture,
+}
+
+/// The body of a bundle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BundleForm {
+    /// One event's body per line.
+    #[default]
+    Lines,
+    /// A JSON array of whole CloudEvents.
+    CloudeventsBatch,
+}
+
+/// `transaction`, `capture`, or with options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Bundle {
+    By(BundleBy),
+    Full(BundleConfig),
+}
+
+/// Several events in one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BundleConfig {
+    by: BundleBy,
+    /// How they stand in the body. Default `lines`.
+    #[serde(default)]
+    form: BundleForm,
+    /// The most events of one message. Default 1000.
+    #[serde(default = "default_max_events")]
+    #[schemars(range(min = 1))]
+    max_events: u32,
+    /// The most bytes of one message's body; an event that is larger goes alone. Default `1MiB`.
+    #[serde(default = "default_max_bytes")]
+    max_bytes: ByteSize,
+}
+
+fn default_max_events() -> u32 {
+    1000
+}
+
+fn default_max_bytes() -> ByteSize {
+    ByteSize(1 << 20)
+}
+
+impl Bundle {
+    pub fn settled(self) -> Bundling {
+        let config = match self {
+            Bundle::Full(config) => config,
+            Bundle::By(by) => BundleConfig {
+                by,
+                form: BundleForm::default(),
+                max_events: default_max_events(),
+                max_bytes: default_max_bytes(),
+            },
+        };
+        Bundling {
+            by: config.by,
+            form: config.form,
+            events_max: config.max_events as usize,
+            bytes_max: usize::try_from(config.max_bytes.0).unwrap_or(usize::MAX),
+        }
+    }
+}
+
+/// What describes an event, whatever its form.
+pub(super) struct Facts<'a> {
+    pub(super) id: &'a str,
+    pub(super) sequence: &'a str,
+    pub(super) source: &'a str,
+    pub(super) cloud_source: &'a str,
+    pub(super) event_type: &'a str,
+    pub(super) subject: &'a str,
+    /// As JSON; empty for a table without one.
+    pub(super) key: &'a [u8],
+    /// The commit, as RFC 3339.
+    pub(super) time: &'a str,
+    pub(super) commit_time_us: i64,
+    pub(super) transaction: &'a str,
+    pub(super) op: Op,
+    /// The members of the body about the transaction, and its closing brace.
+    pub(super) body_end: &'a [u8],
+}
+
+impl Format {
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Format::CloudeventsStructured => "application/cloudevents+json; charset=utf-8",
+            _ => "application/json",
+        }
+    }
+
+    /// The headers that this form has. `rows`: nothing for a row that no message can carry.
+    pub(super) fn headers(self, facts: &Facts<'_>, route: &RoutePlan, rows: Option<&Rows<'_>>, out: &mut Vec<u8>) {
+        if self == Format::CloudeventsStructured {
+            return;
+        }
+        write_header(out, "cloudEvents:specversion", b"1.0");
+        write_header(out, "cloudEvents:id", facts.id.as_bytes());
+        write_header(out, "cloudEvents:source", facts.cloud_source.as_bytes());
+        write_header(out, "cloudEvents:type", facts.event_type.as_bytes());
+        write_header(out, "cloudEvents:time", facts.time.as_bytes());
+        write_header(out, "cloudEvents:subject", facts.subject.as_bytes());
+        if !facts.key.is_empty() {
+            write_header(out, "cloudEvents:partitionkey", facts.key);
+        }
+        write_header(out, "cloudEvents:sequence", facts.sequence.as_bytes());
+        if self == Format::Row {
+            write_header(out, "cloudEvents:op", facts.op.name().as_bytes());
+            let mut names = Vec::new();
+            if let Some(row) = rows.and_then(|rows| rows.after.or(rows.before)) {
+                write_unavailable_names(row, &route.columns, &mut names);
+            }
+            if !names.is_empty() {
+                write_header(out, "cloudEvents:unavailable", &names);
+            }
+        }
+    }
+
+    /// `rows`: nothing for a row that no message can carry.
+    pub(super) fn body<'p>(
+        self,
+        facts: &Facts<'_>,
+        form: &OpPlan,
+        route: &'p RoutePlan,
+        rows: Option<&Rows<'_>>,
+        out: &mut Vec<u8>,
+        unfit: &mut Unfit<'p>,
+    ) {
+        match self {
+            Format::Cloudevents => write_data(facts, form, route, rows, out, unfit),
+            Format::CloudeventsStructured => write_structured(facts, form, route, rows, out, unfit),
+            Format::Debezium => debezium::write_envelope(facts, route, rows, out, unfit),
+            Format::Row => match rows.and_then(|rows| rows.after.or(rows.before)) {
+                Some(row) => write_row_alone(row, &route.columns, out, unfit),
+                None => out.extend_from_slice(b"{}"),
+            },
+        }
+    }
+}
+
+/// The body of binary mode, which is the `data` of structured mode.
+fn write_data<'p>(
+    facts: &Facts<'_>,
+    form: &OpPlan,
+    route: &'p RoutePlan,
+    rows: Option<&Rows<'_>>,
+    out: &mut Vec<u8>,
+    unfit: &mut Unfit<'p>,
+) {
+    out.extend_from_slice(&form.body_start);
+    if let Some(rows) = rows {
+        if !facts.key.is_empty() {
+            out.extend_from_slice(b",\"key\":");
+            out.extend_from_slice(facts.key);
+        }
+        write_rows(rows, facts.op, &route.columns, out, unfit);
+    }
+    out.extend_from_slice(facts.body_end);
+}
+
+/// CloudEvents' JSON format, version 1.0.2.
+pub(super) fn write_structured<'p>(
+    facts: &Facts<'_>,
+    form: &OpPlan,
+    route: &'p RoutePlan,
+    rows: Option<&Rows<'_>>,
+    out: &mut Vec<u8>,
+    unfit: &mut Unfit<'p>,
+) {
+    out.extend_from_slice(b"{\"specversion\":\"1.0\"");
+    let texts = [
+        ("id", facts.id),
+        ("source", facts.cloud_source),
+        ("type", facts.event_type),
+        ("time", facts.time),
+        ("subject", facts.subject),
+        ("sequence", facts.sequence),
+    ];
+    for (name, text) in texts {
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        write_string(text, out);
+    }
+    if let (false, Ok(key)) = (facts.key.is_empty(), std::str::from_utf8(facts.key)) {
+        out.extend_from_slice(b",\"partitionkey\":");
+        write_string(key, out);
+    }
+    out.extend_from_slice(b",\"datacontenttype\":\"application/json\",\"data\":");
+    write_data(facts, form, route, rows, out, unfit);
+    out.push(b'}');
+}
