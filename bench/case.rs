@@ -57,13 +57,18 @@ impl Case {
     /// Those that the case compares, in the order in which they take turns. The bare pipe has as many bytes as a message of Towpath's
     /// (`body`, and with properties `message`): all of them in the body, or with as many in headers.
     pub(crate) fn contestants(self, body: u64, message: u64) -> Vec<Contestant> {
-        use Contestant::{Debezium, DebeziumDefault, DebeziumPolling, Pipe, Towpath, TowpathDefault, TowpathSteps};
+        use Contestant::{
+            Debezium, DebeziumDefault, DebeziumPolling, Pipe, PipeBundled, Towpath, TowpathBundled, TowpathDefault,
+            TowpathSteps,
+        };
         let pipe = Pipe { body_bytes: message, header_bytes: 0 };
         let pipe_with_headers = Pipe { body_bytes: body, header_bytes: message - body };
         match self {
             // Towpath twice: what differs between its two rows is noise.
             Case::Drain => {
-                vec![Towpath, pipe, pipe_with_headers, Debezium, Towpath, TowpathSteps, TowpathDefault, DebeziumDefault]
+                let bundled = PipeBundled { body_bytes: body };
+                let towpaths = [Towpath, TowpathSteps, TowpathBundled, bundled, TowpathDefault];
+                [&[Towpath, pipe, pipe_with_headers, Debezium], &towpaths[..], &[DebeziumDefault]].concat()
             }
             Case::Stream => vec![Towpath, pipe, pipe_with_headers],
             Case::Snapshot => vec![Towpath, Debezium],
@@ -101,15 +106,16 @@ async fn drain(
     let work = Work::Changes(world.slot(Some(slot)).await);
     let mut running = contestant::start(contestant, world, &work).await?;
     let meter = meter(&running, world);
-    let count = count(world, &mut running, &meter, changes, kind).await?;
-    count.figures(world, &meter, changes, kind).await
+    let each = contestant.changes_in_a_message();
+    let count = count(world, &mut running, &meter, changes / each, kind).await?;
+    count.figures(world, &meter, changes, each, kind).await
 }
 
 async fn snapshot(contestant: Contestant, world: &mut World, rows: u64) -> Result<Figures, String> {
     let mut running = contestant::start(contestant, world, &Work::Snapshot).await?;
     let meter = meter(&running, world);
     let count = count(world, &mut running, &meter, rows, QueueKind::Quorum).await?;
-    count.figures(world, &meter, rows, QueueKind::Quorum).await
+    count.figures(world, &meter, rows, 1, QueueKind::Quorum).await
 }
 
 async fn transaction(contestant: Contestant, world: &mut World, rows: u64) -> Result<Figures, String> {
@@ -128,7 +134,7 @@ async fn transaction(contestant: Contestant, world: &mut World, rows: u64) -> Re
     world.one_transaction(rows).await;
     let committed = Instant::now();
     let count = count(world, &mut running, &meter, rows, QueueKind::Quorum).await?;
-    let mut figures = count.figures(world, &meter, rows, QueueKind::Quorum).await?;
+    let mut figures = count.figures(world, &meter, rows, 1, QueueKind::Quorum).await?;
     figures.set("connector_cpu_s_per_million", per_million(count.last.reading.since(&before).connector_cpu, rows));
     figures.set("commit_to_last_s", count.last.at.duration_since(committed).as_secs_f64());
     Ok(figures)
@@ -193,10 +199,17 @@ async fn count(
 }
 
 impl Count {
-    /// Rates are of what came after the first look that found something.
-    async fn figures(&self, world: &World, meter: &Meter, events: u64, kind: QueueKind) -> Result<Figures, String> {
+    /// Rates are of what came after the first look that found something, `each` of them in a message.
+    async fn figures(
+        &self,
+        world: &World,
+        meter: &Meter,
+        events: u64,
+        each: u64,
+        kind: QueueKind,
+    ) -> Result<Figures, String> {
         let used = self.last.reading.since(&self.first.reading);
-        let counted = events - self.first.depth;
+        let counted = events - self.first.depth * each;
         let seconds = self.last.at.duration_since(self.first.at).as_secs_f64();
         let mut figures = Figures::default();
         figures.set("events_per_second", counted as f64 / seconds);

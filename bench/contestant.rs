@@ -14,10 +14,14 @@ pub(crate) enum Contestant {
     Towpath,
     /// The same, with five steps on every row.
     TowpathSteps,
+    /// The same as the first, the events of a transaction in one message.
+    TowpathBundled,
     /// The config of a source, an outbox and a broker, and nothing else: by its topic exchange.
     TowpathDefault,
     /// Bodies filled up to so many bytes, and so many of headers.
     Pipe { body_bytes: u64, header_bytes: u64 },
+    /// The changes of a transaction in one message, each filled up to so many bytes.
+    PipeBundled { body_bytes: u64 },
     /// Without schemas in its JSON, larger batches and queues.
     Debezium,
     /// As it comes.
@@ -31,15 +35,24 @@ impl Contestant {
         match self {
             Contestant::Towpath => "towpath".into(),
             Contestant::TowpathSteps => "towpath, five steps".into(),
+            Contestant::TowpathBundled => "towpath, a transaction in one message".into(),
             Contestant::TowpathDefault => "towpath, default config".into(),
             Contestant::Pipe { body_bytes, header_bytes: 0 } => format!("bare pipe, {body_bytes} bytes"),
             Contestant::Pipe { body_bytes, header_bytes } => {
                 format!("bare pipe, {body_bytes} bytes and {header_bytes} of headers")
             }
+            Contestant::PipeBundled { body_bytes } => {
+                format!("bare pipe, a transaction in one message, {body_bytes} bytes each change")
+            }
             Contestant::Debezium => "debezium, tuned".into(),
             Contestant::DebeziumDefault => "debezium, default config".into(),
             Contestant::DebeziumPolling { every_ms } => format!("debezium, tuned, poll.interval.ms={every_ms}"),
         }
+    }
+
+    /// The backlog's transactions have ten rows.
+    pub(crate) fn changes_in_a_message(self) -> u64 {
+        if matches!(self, Contestant::TowpathBundled | Contestant::PipeBundled { .. }) { 10 } else { 1 }
     }
 
     pub(crate) fn is_debezium(self) -> bool {
@@ -99,10 +112,11 @@ impl Running {
 pub(crate) async fn start(contestant: Contestant, world: &World, work: &Work) -> Result<Running, String> {
     let folder = Folder::new("contestant");
     let process = match contestant {
-        Contestant::Towpath | Contestant::TowpathSteps | Contestant::TowpathDefault => {
+        Contestant::Towpath | Contestant::TowpathSteps | Contestant::TowpathBundled | Contestant::TowpathDefault => {
             Process::Towpath(Box::new(towpath(contestant, world, work).await?))
         }
-        Contestant::Pipe { body_bytes, header_bytes } => {
+        Contestant::Pipe { body_bytes, .. } | Contestant::PipeBundled { body_bytes } => {
+            let header_bytes = if let Contestant::Pipe { header_bytes, .. } = contestant { header_bytes } else { 0 };
             let Work::Changes(slot) = work else { return Err("the bare pipe takes no snapshots".into()) };
             let this = std::env::current_exe().map_err(|error| error.to_string())?;
             let mut command = Command::new(this);
@@ -113,6 +127,7 @@ pub(crate) async fn start(contestant: Contestant, world: &World, work: &Work) ->
                 body_bytes.to_string(),
                 header_bytes.to_string(),
             ]);
+            command.args(matches!(contestant, Contestant::PipeBundled { .. }).then_some("--bundled"));
             Process::Other(spawn(command, folder.path())?)
         }
         Contestant::Debezium | Contestant::DebeziumDefault | Contestant::DebeziumPolling { .. } => {
@@ -156,8 +171,9 @@ async fn towpath(contestant: Contestant, world: &World, work: &Work) -> Result<T
         Work::Snapshot => ("orders_snapshot", "slot: run_snapshot\n    publication: snapshot".into()),
     };
     let (routes, declare) = match contestant {
-        Contestant::Towpath | Contestant::TowpathSteps => {
-            let event = format!("event: {{ exchange: \"\", routing_key: {QUEUE} }}");
+        Contestant::Towpath | Contestant::TowpathSteps | Contestant::TowpathBundled => {
+            let bundle = if contestant == Contestant::TowpathBundled { ", bundle: transaction" } else { "" };
+            let event = format!("event: {{ exchange: \"\", routing_key: {QUEUE}{bundle} }}");
             let steps = if contestant == Contestant::TowpathSteps { STEPS } else { "" };
             (format!("routes:\n  - from: bench.public.{table}\n    {event}\n{steps}"), String::new())
         }

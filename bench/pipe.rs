@@ -21,6 +21,9 @@ pub(crate) struct Arguments {
     body_bytes: usize,
     /// Of headers besides.
     header_bytes: usize,
+    /// The changes of a transaction in one message, a line each.
+    #[arg(long)]
+    bundled: bool,
 }
 
 /// Unconfirmed messages at a time.
@@ -42,6 +45,7 @@ pub(crate) fn run(arguments: &Arguments) -> io::Result<()> {
         publish: amqp::publish_method(&arguments.queue),
         properties: amqp::properties(arguments.header_bytes),
         body_bytes: arguments.body_bytes,
+        bundled: arguments.bundled,
         confirmed,
         relations: HashMap::new(),
         transaction: Transaction::default(),
@@ -187,6 +191,7 @@ struct Pipe {
     publish: Vec<u8>,
     properties: Vec<u8>,
     body_bytes: usize,
+    bundled: bool,
     confirmed: Arc<AtomicU64>,
     relations: HashMap<u64, Relation>,
     transaction: Transaction,
@@ -215,7 +220,12 @@ impl Pipe {
                 let time_us = number(&data[9..17]) + 946_684_800_000_000;
                 self.transaction = Transaction { xid: number(&data[17..21]), time_us, lsn: number(&data[1..9]) };
             }
-            b'C' => self.commits.push_back((self.sent, number(&data[10..18]))),
+            b'C' => {
+                if self.bundled {
+                    self.publish()?;
+                }
+                self.commits.push_back((self.sent, number(&data[10..18])));
+            }
             b'R' => drop(self.relations.insert(number(&data[1..5]), relation(data))),
             b'I' | b'U' | b'D' => self.change(data)?,
             _ => {}
@@ -232,7 +242,7 @@ impl Pipe {
             _ => 'd',
         };
         let json = &mut self.json;
-        json.clear();
+        let start = json.len();
         write!(
             json,
             "{{\"op\":\"{op}\",\"source\":{{\"connector\":\"postgresql\",\"table\":\"{}\",\"txId\":{xid},\"lsn\":{lsn},\
@@ -252,13 +262,22 @@ impl Pipe {
             at += 1;
             tuple(json, relation, data, &mut at, false);
         }
-        if json.len() + 10 < self.body_bytes {
+        if json.len() - start + 10 < self.body_bytes {
             json.extend_from_slice(b",\"pad\":\"");
-            json.resize(self.body_bytes - 2, b'p');
+            json.resize(start + self.body_bytes - 2, b'p');
             json.push(b'"');
         }
         json.push(b'}');
-        amqp::message(&mut self.out, &self.publish, &self.properties, json);
+        if self.bundled {
+            json.push(b'\n');
+            return Ok(());
+        }
+        self.publish()
+    }
+
+    fn publish(&mut self) -> io::Result<()> {
+        amqp::message(&mut self.out, &self.publish, &self.properties, &self.json);
+        self.json.clear();
         self.sent += 1;
         if self.out.len() > WRITE_BYTES { self.flush() } else { Ok(()) }
     }
