@@ -7,7 +7,7 @@ use super::origin::Origins;
 use super::path::KeyPath;
 use super::problem::{Placed, Problem, ProblemRecord};
 use crate::route::matching::RouteFrom;
-use crate::route::plan::EventForm;
+use crate::route::plan::{EventForm, OnError};
 use crate::route::transform::StepConfig;
 
 #[derive(Clone, Debug)]
@@ -61,6 +61,7 @@ pub struct CheckedRoute {
     pub event: EventForm,
     /// Right by themselves; whether the tables have their columns is seen when the source is open.
     pub steps: Vec<StepConfig>,
+    pub on_error: OnError,
     pub unroutable: Unroutable,
     pub after_parked: AfterParked,
 }

@@ -12,6 +12,7 @@ use towpath_contract::{ByteSize, Secret, Span};
 use towpath_postgres::PostgresConfig;
 
 use crate::route::format::{Bundle, Format};
+use crate::route::plan::OnError;
 use crate::route::transform::StepConfig;
 
 /// Towpath's configuration: sources, routes, the outbox and the broker.
@@ -60,6 +61,13 @@ pub struct RouteConfig {
     /// done on, for its value, is parked with the reason.
     #[serde(default)]
     pub transform: Vec<StepConfig>,
+
+    /// What happens when a step cannot be done on a row, for its values. `park` (default): the event is set aside with the reason.
+    /// `stop`: the source stops before anything of that row's transaction is recorded, until the config or the row can be dealt with.
+    /// `nullify`: the value becomes null, the event goes out, and names the column under `nullified`; a step that decides about the
+    /// whole change (`filter`, `emit_when`, `branch`) parks it all the same.
+    #[serde(default)]
+    pub on_error: OnError,
 
     #[serde(default)]
     pub event: EventConfig,

@@ -182,7 +182,8 @@ name both, `[\"status?\", \"state?\"]`. `towpath doctor` and the start hold the 
 done on a table stops the source before anything of it is recorded, with the line of the config.
 
 **Values that a step cannot be done on.** The event is parked with the step, the column and the reason, never with the value:
-`towpath parked list`. In it that column is as it was before the step, and what `mask` hides is hidden all the same.
+`towpath parked list`. In it that column is as it was before the step, and what `mask` hides is hidden all the same. The route's
+`on_error` says otherwise: `stop` stops the source before that row is recorded, `nullify` makes the value null and says so.
 
 **What masking does not reach.** What Towpath needs to go on is kept as the source has it, in files that only its user may read: the
 progress of a snapshot holds the last key that was read, the spool holds large transactions until they commit, and an event holds a

@@ -218,6 +218,7 @@ fn routed(route: &CheckedRoute, id: RouteId) -> Route {
         from: route.from.clone(),
         event: route.event.clone(),
         steps: route.steps.clone(),
+        on_error: route.on_error,
     }
 }
 

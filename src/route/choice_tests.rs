@@ -2,7 +2,8 @@
 
 use towpath_contract::{Batch, Op, Position, Transaction, Value};
 
-use super::plan::Route;
+use super::plan::{OnError, Place, Route};
+use super::transform::examples::step;
 use super::transform_tests::{body, customers, route, routed};
 use crate::event::EventBatch;
 
@@ -187,4 +188,36 @@ fn what_is_set_is_a_column_like_others() {
     assert!(shown.contains(r#""STATUS":"A!""#) && shown.contains(r#""before_unavailable":["has_moved"]"#), "{shown}");
     let shown = body(&made(&steps, &[(Op::Update, None, Some([Some("K-7"), Some("a@b.c"), None, None]))]), 0);
     assert!(shown.contains(r#""unavailable":["STATUS","SINCE","since_year"]"#), "{shown}");
+}
+
+#[test]
+fn a_value_that_a_step_cannot_take_is_null_where_the_route_says_so() {
+    let steps = [
+        "decode: { STATUS: { A: active } }",
+        "set: { years: \"SINCE / (SINCE - 20240229)\" }",
+        "mask: { EMAIL: redact }",
+    ];
+    let mut nullify = route("db.public.customers", &steps);
+    nullify.on_error = OnError::Nullify;
+    let batch = changes(&[(Op::Insert, None, Some(row("?")))]);
+    let events = routed(&batch, nullify.clone()).expect("it fits");
+    assert_eq!(events.get(0).parked, None);
+    let shown = body(&events, 0);
+    assert!(
+        shown.contains(r#""EMAIL":"***","STATUS":null,"SINCE":20240229,"years":null},"nullified":["STATUS","years"]"#),
+        "{shown}"
+    );
+    // Of what decides about the whole change, there is nothing to make null.
+    nullify.steps = vec![step("filter: \"1 / (SINCE - 20240229) > 0\"")];
+    assert!(routed(&batch, nullify).expect("it fits").get(0).parked.is_some());
+}
+
+#[test]
+fn a_route_that_is_to_stop_says_where_and_why_and_not_the_value() {
+    let mut stop = route("db.public.customers", &["decode: { STATUS: { A: active } }"]);
+    stop.on_error = OnError::Stop;
+    let unfit = routed(&changes(&[(Op::Insert, None, Some(row("canary")))]), stop).map(drop).expect_err("it stops");
+    assert_eq!(unfit.place, Place::Step(0));
+    let said = "cannot be done on `STATUS` of a row of public.customers (event db-1-1-0000000000): the code is not in the list";
+    assert_eq!(unfit.fault.message, said);
 }

@@ -8,7 +8,7 @@ use towpath_contract::{Kind, Op, Value};
 use super::format::Facts;
 use super::json::write_string;
 use super::plan::{ColumnPlan, RoutePlan};
-use super::rows::Unfit;
+use super::rows::Unwritable;
 use super::transform::{Rows, View};
 
 /// What stands for a value that the database did not send.
@@ -20,7 +20,7 @@ pub(super) fn write_envelope<'p>(
     route: &'p RoutePlan,
     rows: Option<&Rows<'_>>,
     out: &mut Vec<u8>,
-    unfit: &mut Unfit<'p>,
+    unfit: &mut Unwritable<'p>,
 ) {
     out.push(b'{');
     if matches!(facts.op, Op::Insert | Op::Update | Op::Delete | Op::Read) {
@@ -73,7 +73,7 @@ fn write_source(facts: &Facts<'_>, out: &mut Vec<u8>) {
 }
 
 /// Every column: of a row of which only the key is known, the others are null, as Debezium has them.
-fn write_row<'p>(row: View<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+fn write_row<'p>(row: View<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, unfit: &mut Unwritable<'p>) {
     let key_alone = columns.iter().all(|column| column.key || row.value(column.slot) == Value::Unavailable);
     out.push(b'{');
     for column in columns {
@@ -95,7 +95,7 @@ fn write_row<'p>(row: View<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, un
     out.push(b'}');
 }
 
-fn write_value<'p>(column: &'p ColumnPlan, bytes: &[u8], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+fn write_value<'p>(column: &'p ColumnPlan, bytes: &[u8], out: &mut Vec<u8>, unfit: &mut Unwritable<'p>) {
     let text = std::str::from_utf8(bytes).unwrap_or_default();
     let number = match &column.kind {
         Kind::Date => epoch_day(text),

@@ -8,9 +8,9 @@ use towpath_contract::{Change, KeyKind, planted};
 use super::bundle::{Item, Open};
 use super::format::{BundleForm, Facts, write_structured};
 use super::json::write_string;
-use super::plan::{OpPlan, RoutePlan, SHORT_STRING_BYTES_MAX, TablePlan};
+use super::plan::{OnError, OpPlan, RoutePlan, SHORT_STRING_BYTES_MAX, TablePlan, Unfit};
 use super::properties::{Properties, write_header};
-use super::rows::{Unfit, write_key};
+use super::rows::{Unwritable, write_key};
 use super::template::Text;
 use super::transform::{Images, Rows};
 use crate::event::EventBatch;
@@ -60,7 +60,16 @@ impl Scratch {
     }
 
     /// The events that a route makes of one change: one, if its steps do not say otherwise.
-    pub(super) fn write(&mut self, change: &Change<'_>, plan: &TablePlan, route: &RoutePlan, events: &mut EventBatch) {
+    ///
+    /// # Errors
+    /// A step could not be done, and the route is to stop then.
+    pub(super) fn write(
+        &mut self,
+        change: &Change<'_>,
+        plan: &TablePlan,
+        route: &RoutePlan,
+        events: &mut EventBatch,
+    ) -> Result<(), Unfit> {
         if self.transaction != Some(change.transaction_index()) {
             self.begin_transaction(change);
         }
@@ -68,10 +77,16 @@ impl Scratch {
         if self.too_large.is_some() {
             self.images.leave_out();
         } else {
-            self.images.transform(change, &route.program);
+            self.images.transform(change, &route.program, route.on_error == OnError::Nullify);
+        }
+        if let (OnError::Stop, Some(failure)) = (route.on_error, self.images.failure().cloned()) {
+            self.name(change, route, 0, None);
+            // What was put into bundles is read again.
+            self.bundles.clear();
+            return Err(route.stop(&failure, &plan.subject, &self.id));
         }
         if self.images.chosen().dropped {
-            return;
+            return Ok(());
         }
         let chosen = self.images.chosen().variants.len();
         for nth in 0..chosen.max(1) {
@@ -79,6 +94,7 @@ impl Scratch {
             self.name(change, route, nth, variant);
             self.event(change, plan, route, route.form(variant, change.op()), events);
         }
+        Ok(())
     }
 
     /// Sets id and sequence. Of several events of one change, the later ones' ids go on with what tells them apart.
@@ -110,7 +126,7 @@ impl Scratch {
         let rows = self.images.of(change);
         let too_large = self.too_large;
         // The first column whose value JSON cannot carry.
-        let mut unfit = Unfit::default();
+        let mut unfit = Unwritable::default();
         self.key.clear();
         self.real_key.clear();
         if change.table().key == KeyKind::Columns {
@@ -119,7 +135,7 @@ impl Scratch {
                 write_key(&rows, &route.columns, &mut self.key, &mut unfit);
             }
             if route.changes_key {
-                write_key(&Rows::raw(change), &plan.columns, &mut self.real_key, &mut Unfit::default());
+                write_key(&Rows::raw(change), &plan.columns, &mut self.real_key, &mut Unwritable::default());
             }
         }
 
@@ -137,10 +153,11 @@ impl Scratch {
             commit_time_us: self.commit_time_us,
             transaction: &self.transaction_id,
             op: change.op(),
+            nullified: self.images.nullified(),
             body_end: &self.body_end,
         };
         let shown = if too_large.is_some() { None } else { Some(&rows) };
-        let why = |refusal: Option<String>, unfit: &Unfit<'_>| {
+        let why = |refusal: Option<String>, unfit: &Unwritable<'_>| {
             let of_row = || match (too_large, self.images.failure(), unfit.0) {
                 (Some(bytes), ..) => Some(format!(
                     "the row has {bytes} bytes, and no message carries more than {ROW_BYTES_MAX}; the body leaves it out"

@@ -8,7 +8,7 @@ use super::debezium;
 use super::json::write_string;
 use super::plan::{OpPlan, RoutePlan};
 use super::properties::write_header;
-use super::rows::{Unfit, write_row_alone, write_rows, write_unavailable_names};
+use super::rows::{Unwritable, write_row_alone, write_rows, write_unavailable_names};
 use super::transform::Rows;
 
 /// How an event is written.
@@ -125,6 +125,8 @@ pub(super) struct Facts<'a> {
     pub(super) commit_time_us: i64,
     pub(super) transaction: &'a str,
     pub(super) op: Op,
+    /// Columns that a step could not be done on, and that are null instead.
+    pub(super) nullified: &'a [String],
     /// The members of the body about the transaction, and its closing brace.
     pub(super) body_end: &'a [u8],
 }
@@ -172,7 +174,7 @@ impl Format {
         route: &'p RoutePlan,
         rows: Option<&Rows<'_>>,
         out: &mut Vec<u8>,
-        unfit: &mut Unfit<'p>,
+        unfit: &mut Unwritable<'p>,
     ) {
         match self {
             Format::Cloudevents => write_data(facts, form, route, rows, out, unfit),
@@ -193,7 +195,7 @@ fn write_data<'p>(
     route: &'p RoutePlan,
     rows: Option<&Rows<'_>>,
     out: &mut Vec<u8>,
-    unfit: &mut Unfit<'p>,
+    unfit: &mut Unwritable<'p>,
 ) {
     out.extend_from_slice(&form.body_start);
     if let Some(rows) = rows {
@@ -202,6 +204,13 @@ fn write_data<'p>(
             out.extend_from_slice(facts.key);
         }
         write_rows(rows, facts.op, &route.columns, out, unfit);
+        for (nth, name) in facts.nullified.iter().enumerate() {
+            out.extend_from_slice(if nth == 0 { b",\"nullified\":[" } else { b"," });
+            write_string(name, out);
+        }
+        if !facts.nullified.is_empty() {
+            out.push(b']');
+        }
     }
     out.extend_from_slice(facts.body_end);
 }
@@ -213,7 +222,7 @@ pub(super) fn write_structured<'p>(
     route: &'p RoutePlan,
     rows: Option<&Rows<'_>>,
     out: &mut Vec<u8>,
-    unfit: &mut Unfit<'p>,
+    unfit: &mut Unwritable<'p>,
 ) {
     out.extend_from_slice(b"{\"specversion\":\"1.0\"");
     let texts = [

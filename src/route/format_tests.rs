@@ -9,7 +9,7 @@ use towpath_contract::{Batch, Column, KeyKind, Kind, Op, Position, TableSchema, 
 use super::Router;
 use super::format::{BundleBy, BundleForm, Bundling, Format};
 use super::matching::RouteFrom;
-use super::plan::{EventForm, Route};
+use super::plan::{EventForm, OnError, Route};
 use crate::event::{EventBatch, RouteId};
 
 fn orders() -> Arc<TableSchema> {
@@ -56,6 +56,7 @@ fn route(format: Format, bundle: Option<Bundling>) -> Route {
         from: RouteFrom::parse("db").expect("valid"),
         event,
         steps: Vec::new(),
+        on_error: OnError::default(),
     }
 }
 

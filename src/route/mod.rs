@@ -98,14 +98,15 @@ impl Router {
     /// positions begin anew: ids and sequences carry it before the position.
     ///
     /// # Errors
-    /// A route's steps cannot be done on one of the batch's tables. Then nothing is appended.
+    /// A route's steps cannot be done on one of the batch's tables, or not on a row of it where the route stops then. What is in
+    /// `events` is of no use.
     pub fn route(&mut self, identity: &str, epoch: u32, batch: &Batch, events: &mut EventBatch) -> Result<(), Unfit> {
         let plans = batch.tables().iter().map(|table| self.plan(table)).collect::<Result<Vec<_>, Unfit>>()?;
         self.scratch.begin_batch(&self.source, identity, epoch);
         for change in batch.changes() {
             let plan = &plans[change.table_index()];
             for route in &plan.routes {
-                self.scratch.write(&change, plan, route, events);
+                self.scratch.write(&change, plan, route, events)?;
             }
         }
         self.scratch.end_batch(events);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use towpath_contract::{Column, Kind, Op, TableSchema};
 
 use super::format::{Bundling, Format};
@@ -25,6 +27,17 @@ pub struct Route {
     pub from: RouteFrom,
     pub event: EventForm,
     pub steps: Vec<StepConfig>,
+    pub on_error: OnError,
+}
+
+/// What happens when a step cannot be done on a row, for its values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    #[default]
+    Park,
+    Stop,
+    Nullify,
 }
 
 /// The form of a route's events: templates over `source`, `schema`, `table`, `op` and the rows' columns.
@@ -86,11 +99,13 @@ pub(super) struct ColumnPlan {
 
 pub(super) struct RoutePlan {
     pub(super) route: RouteId,
+    name: String,
     /// Appended to the id of the event, so that two routes' events of one change have two ids. Empty for the first route: with
     /// one route to a table, an id depends on the change alone.
     pub(super) id_suffix: String,
     pub(super) columns: Vec<ColumnPlan>,
     pub(super) program: Program,
+    pub(super) on_error: OnError,
     pub(super) format: Format,
     pub(super) bundle: Option<Bundling>,
     step_names: Vec<&'static str>,
@@ -120,6 +135,14 @@ impl RoutePlan {
         let Failure { step, field, reason } = failure;
         let on = if field.is_empty() { String::new() } else { format!(" on `{field}`") };
         format!("transform[{step}] (`{}`) cannot be done{on}: {reason}", self.step_names[*step])
+    }
+
+    /// Why the source stops at a change that a step could not be done on.
+    pub(super) fn stop(&self, failure: &Failure, subject: &str, id: &str) -> Unfit {
+        let on = if failure.field.is_empty() { String::new() } else { format!("`{}` of ", failure.field) };
+        let message = format!("cannot be done on {on}a row of {subject} (event {id}): {}", failure.reason);
+        let help = "let the step take such a value, or set `on_error: park` for this route and look at the row with `towpath parked`";
+        Unfit { route: self.name.clone(), place: Place::Step(failure.step), fault: Fault::new(message).help(help) }
     }
 
     /// What tells the id of an event of this form from those of the change's other events.
@@ -189,9 +212,11 @@ impl TablePlan {
                 }
                 Ok(RoutePlan {
                     route: route.id,
+                    name: route.name.clone(),
                     id_suffix: if nth == 0 { String::new() } else { id_suffix(&route.name) },
                     columns: fields,
                     program,
+                    on_error: route.on_error,
                     format: route.event.format,
                     bundle: route.event.bundle,
                     step_names: route.steps.iter().map(StepConfig::name).collect(),

@@ -8,10 +8,10 @@ use super::transform::{Rows, View};
 
 /// The first column whose value JSON cannot carry.
 #[derive(Default)]
-pub(super) struct Unfit<'p>(pub(super) Option<&'p str>);
+pub(super) struct Unwritable<'p>(pub(super) Option<&'p str>);
 
 /// The key's columns, from the old row where the new one does not have them.
-pub(super) fn write_key<'p>(rows: &Rows<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+pub(super) fn write_key<'p>(rows: &Rows<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, unfit: &mut Unwritable<'p>) {
     let (Some(row), old) = (rows.after.or(rows.before), rows.before) else { return };
     let mut keys = columns.iter().filter(|column| column.key).peekable();
     if keys.peek().is_none() {
@@ -34,7 +34,7 @@ pub(super) fn write_rows<'p>(
     op: Op,
     columns: &'p [ColumnPlan],
     body: &mut Vec<u8>,
-    unfit: &mut Unfit<'p>,
+    unfit: &mut Unwritable<'p>,
 ) {
     // An old row of which only the key is known says no more than the key does.
     if let Some(row) = rows.before.filter(|row| says_more_than_key(*row, columns)) {
@@ -53,11 +53,16 @@ pub(super) fn write_rows<'p>(
 }
 
 /// The row and nothing else.
-pub(super) fn write_row_alone<'p>(row: View<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+pub(super) fn write_row_alone<'p>(
+    row: View<'_>,
+    columns: &'p [ColumnPlan],
+    out: &mut Vec<u8>,
+    unfit: &mut Unwritable<'p>,
+) {
     write_object(row, columns.iter(), out, unfit);
 }
 
-fn write_row<'p>(label: &str, row: View<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+fn write_row<'p>(label: &str, row: View<'_>, columns: &'p [ColumnPlan], out: &mut Vec<u8>, unfit: &mut Unwritable<'p>) {
     out.extend_from_slice(b",\"");
     out.extend_from_slice(label.as_bytes());
     out.extend_from_slice(b"\":");
@@ -68,7 +73,7 @@ fn write_object<'p>(
     row: View<'_>,
     columns: impl Iterator<Item = &'p ColumnPlan>,
     out: &mut Vec<u8>,
-    unfit: &mut Unfit<'p>,
+    unfit: &mut Unwritable<'p>,
 ) {
     out.push(b'{');
     for column in columns {
@@ -78,7 +83,7 @@ fn write_object<'p>(
 }
 
 /// `"name":value`, with a comma before all but the first; nothing for an unavailable value.
-fn write_member<'p>(column: &'p ColumnPlan, row: View<'_>, out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+fn write_member<'p>(column: &'p ColumnPlan, row: View<'_>, out: &mut Vec<u8>, unfit: &mut Unwritable<'p>) {
     let value = row.value(column.slot);
     if value == Value::Unavailable {
         return;
@@ -97,11 +102,11 @@ fn write_member<'p>(column: &'p ColumnPlan, row: View<'_>, out: &mut Vec<u8>, un
 }
 
 impl ColumnPlan {
-    pub(super) fn write<'p>(&'p self, bytes: &[u8], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+    pub(super) fn write<'p>(&'p self, bytes: &[u8], out: &mut Vec<u8>, unfit: &mut Unwritable<'p>) {
         self.write_as(self.form, bytes, out, unfit);
     }
 
-    fn write_as<'p>(&'p self, form: Form, bytes: &[u8], out: &mut Vec<u8>, unfit: &mut Unfit<'p>) {
+    fn write_as<'p>(&'p self, form: Form, bytes: &[u8], out: &mut Vec<u8>, unfit: &mut Unwritable<'p>) {
         if form.write(bytes, out).is_err() {
             unfit.0.get_or_insert(&self.name);
             out.extend_from_slice(b"{\"$base64\":");

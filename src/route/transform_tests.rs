@@ -7,7 +7,7 @@ use towpath_contract::{Batch, Column, KeyKind, Kind, Op, Position, TableSchema, 
 
 use super::Router;
 use super::matching::RouteFrom;
-use super::plan::{EventForm, Place, Route, Unfit};
+use super::plan::{EventForm, OnError, Place, Route, Unfit};
 use super::transform::examples::step;
 use crate::event::{EventBatch, RouteId};
 
@@ -30,6 +30,7 @@ pub(super) fn route(from: &str, steps: &[&str]) -> Route {
         from: RouteFrom::parse(from).expect("valid"),
         event: EventForm::new("towpath"),
         steps: steps.iter().map(|yaml| step(yaml)).collect(),
+        on_error: OnError::default(),
     }
 }
 

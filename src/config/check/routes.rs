@@ -12,7 +12,7 @@ use crate::config::problem::Problem;
 use crate::config::shape::alternatives;
 use crate::route::format::{Bundle, BundleForm, Bundling, Format};
 use crate::route::matching::RouteFrom;
-use crate::route::plan::{EventForm, SHORT_STRING_BYTES_MAX, id_suffix};
+use crate::route::plan::{EventForm, OnError, SHORT_STRING_BYTES_MAX, id_suffix};
 use crate::route::template::{Goes, Names, environment, render, wants};
 use crate::route::transform::{At, Fault};
 
@@ -85,6 +85,7 @@ impl Checker<'_> {
                 name,
                 event: event_form(&route.event),
                 steps: route.transform.clone(),
+                on_error: route.on_error,
                 unroutable: route.unroutable,
                 after_parked: route.after_parked,
                 from,
@@ -323,6 +324,7 @@ fn implicit(source: &str) -> CheckedRoute {
         from: RouteFrom { source: source.into(), schema: "*".into(), table: "*".into() },
         event: EventForm::new(DEFAULT_EXCHANGE),
         steps: Vec::new(),
+        on_error: OnError::default(),
         unroutable: Unroutable::default(),
         after_parked: AfterParked::default(),
     }

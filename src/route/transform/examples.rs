@@ -170,7 +170,7 @@ impl Example {
         }
         let mut images = Images::default();
         let show = |change: towpath_contract::Change<'_>| {
-            images.transform(&change, &program);
+            images.transform(&change, &program, false);
             let raw = |row| {
                 let columns = table.columns.iter().enumerate();
                 object(

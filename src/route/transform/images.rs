@@ -13,6 +13,8 @@ pub(in crate::route) struct Images {
     spare: Vec<u8>,
     /// The first step that could not be done.
     failure: Option<Failure>,
+    /// Fields that a step could not be done on, and that are null instead.
+    nullified: Vec<String>,
     chosen: Chosen,
 }
 
@@ -44,8 +46,8 @@ enum Which {
 }
 
 impl Images {
-    /// Does everything to the change's rows, in the order of the steps.
-    pub(in crate::route) fn transform(&mut self, change: &Change<'_>, program: &Program) {
+    /// Does everything to the change's rows, in the order of the steps. `nullify`: a value that a step cannot be done on is null.
+    pub(in crate::route) fn transform(&mut self, change: &Change<'_>, program: &Program, nullify: bool) {
         self.leave_out();
         if program.doings.is_empty() {
             return;
@@ -58,10 +60,10 @@ impl Images {
         }
         for doing in &program.doings {
             let done = match &doing.what {
-                What::Act { slot, action } => self.act(rows, *slot, action.as_ref()),
+                What::Act { slot, action } => self.act(rows, *slot, action.as_ref(), nullify),
                 // What an earlier step left undone is no ground to decide on, nor to build on.
                 _ if self.failure.is_some() => Ok(()),
-                What::Set { slot, expression } => self.set(change, *slot, expression),
+                What::Set { slot, expression } => self.set(change, *slot, expression, nullify),
                 What::Choose(choice) => {
                     let mut chosen = std::mem::take(&mut self.chosen);
                     let rows = self.of(change);
@@ -71,6 +73,12 @@ impl Images {
                 }
             };
             if let Err(reason) = done {
+                if nullify && !doing.field.is_empty() {
+                    if !self.nullified.contains(&doing.field) {
+                        self.nullified.push(doing.field.clone());
+                    }
+                    continue;
+                }
                 // What could not be decided is not left out.
                 self.chosen.dropped = false;
                 let failure = || Failure { step: doing.step, field: doing.field.clone(), reason };
@@ -83,7 +91,13 @@ impl Images {
     }
 
     /// What an action makes of one value of each row. One that fails leaves the others done.
-    fn act(&mut self, rows: [(Which, Option<Row<'_>>); 3], slot: usize, action: &dyn Action) -> Result<(), Reason> {
+    fn act(
+        &mut self,
+        rows: [(Which, Option<Row<'_>>); 3],
+        slot: usize,
+        action: &dyn Action,
+        nullify: bool,
+    ) -> Result<(), Reason> {
         let mut failed = None;
         for (which, row) in rows {
             let Some(row) = row else { continue };
@@ -93,7 +107,11 @@ impl Images {
             match action.apply(input, &mut self.spare) {
                 Ok(outcome) => made.store(slot, outcome, &mut self.spare),
                 Err(reason) => {
-                    made.fail(slot);
+                    if nullify {
+                        made.store(slot, Outcome::Null, &mut self.spare);
+                    } else {
+                        made.fail(slot);
+                    }
                     failed.get_or_insert(reason);
                 }
             }
@@ -102,7 +120,13 @@ impl Images {
     }
 
     /// A new value of each row; one that compares rows belongs to the row as it is now.
-    fn set(&mut self, change: &Change<'_>, slot: usize, expression: &expression::Program) -> Result<(), Reason> {
+    fn set(
+        &mut self,
+        change: &Change<'_>,
+        slot: usize,
+        expression: &expression::Program,
+        nullify: bool,
+    ) -> Result<(), Reason> {
         let now = if change.after().is_some() { Which::After } else { Which::Before };
         for (which, row) in
             [(Which::After, change.after()), (Which::Before, change.before()), (Which::Linked, change.linked())]
@@ -126,9 +150,20 @@ impl Images {
                     _ => Outcome::Made,
                 }
             });
-            let stored = outcome.map(|outcome| self.made(which).store(slot, outcome, &mut out));
+            let failed = match outcome {
+                Ok(outcome) => {
+                    self.made(which).store(slot, outcome, &mut out);
+                    None
+                }
+                Err(reason) => Some(reason),
+            };
             self.spare = out;
-            stored?;
+            if let Some(reason) = failed {
+                if nullify {
+                    self.made(which).store(slot, Outcome::Null, &mut Vec::new());
+                }
+                return Err(reason);
+            }
         }
         Ok(())
     }
@@ -141,6 +176,7 @@ impl Images {
     pub(in crate::route) fn leave_out(&mut self) {
         [&mut self.before, &mut self.after, &mut self.linked].into_iter().for_each(Made::clear);
         self.failure = None;
+        self.nullified.clear();
         self.chosen.dropped = false;
         self.chosen.variants.clear();
         self.spare.clear();
@@ -159,6 +195,10 @@ impl Images {
     /// The first step that could not be done.
     pub(in crate::route) fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
+    }
+
+    pub(in crate::route) fn nullified(&self) -> &[String] {
+        &self.nullified
     }
 
     pub(in crate::route) fn chosen(&self) -> &Chosen {
