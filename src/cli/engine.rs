@@ -5,6 +5,7 @@ use towpath_contract::{Error, Finding, Fut, Severity};
 
 use crate::admin::Handle;
 use crate::config::Checked;
+use crate::route::Previewed;
 
 pub trait Engine: Sync {
     /// Runs until told to stop (SIGTERM, SIGINT), then finishes what is in flight. Serves the admin API meanwhile.
@@ -13,9 +14,31 @@ pub trait Engine: Sync {
     /// Looks at every source and at the broker. Changes nothing. What cannot be reached is a finding, too.
     fn doctor<'a>(&'a self, config: &'a Checked) -> Fut<'a, Vec<Examined>>;
 
+    /// Some rows of a live table through the routes that take it. Changes nothing. `None`: the config has no such source.
+    fn preview<'a>(&'a self, config: &'a Checked, wanted: &'a Wanted) -> Fut<'a, Result<Option<Vec<Preview>>, Error>>;
+
     /// Answers [`crate::admin::Command`]s from the outbox alone, while no process runs on it: status and parked events.
     /// Other commands are refused. Fails where there is no outbox yet, or another process holds it.
     fn stopped<'a>(&'a self, config: &'a Checked) -> Fut<'a, Result<Handle, Error>>;
+}
+
+/// Rows of a table that are to be looked at.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    pub source: String,
+    pub schema: String,
+    pub table: String,
+    /// At most.
+    pub rows: usize,
+}
+
+/// What a route makes of them.
+#[derive(Debug)]
+pub struct Preview {
+    pub route: String,
+    /// The names of its steps.
+    pub steps: Vec<&'static str>,
+    pub rows: Vec<Previewed>,
 }
 
 /// What `doctor` found at one source or at the broker.

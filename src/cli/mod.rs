@@ -8,6 +8,7 @@ pub mod engine;
 mod logging;
 mod parked;
 mod pause;
+mod preview;
 mod resume;
 mod run;
 mod schema;
@@ -74,6 +75,8 @@ pub enum Command {
     Check,
     /// Look at the live sources and the broker: everything that stands in the way, with what mends it
     Doctor,
+    /// Show what the routes make of some rows of a live table: nothing is published
+    Preview(preview::Arguments),
     /// Tell how a running towpath is, what is wrong first
     Status,
     /// Pause a source
@@ -96,6 +99,7 @@ pub fn main(arguments: Arguments, engine: &dyn Engine) -> ExitCode {
         Command::Run => run::run(&call),
         Command::Check => check::check(&call),
         Command::Doctor => doctor::doctor(&call),
+        Command::Preview(arguments) => preview::preview(&call, arguments),
         Command::Status => status::status(&call),
         Command::Pause(arguments) => pause::pause(&call, arguments),
         Command::Resume(arguments) => resume::resume(&call, arguments),

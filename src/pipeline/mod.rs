@@ -7,6 +7,7 @@ mod board;
 mod control;
 mod doctor;
 mod epoch;
+mod preview;
 mod source;
 mod status;
 mod store;
@@ -24,7 +25,7 @@ use towpath_contract::{Error, ErrorKind, Fut};
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::admin::{self, Metrics, Server};
-use crate::cli::engine::{self, Examined};
+use crate::cli::engine::{self, Examined, Preview, Wanted};
 use crate::config::Checked;
 use crate::config::checked::{CheckedRoute, CheckedSource};
 use crate::config::model::AfterParked;
@@ -55,6 +56,10 @@ pub struct Engine;
 impl engine::Engine for Engine {
     fn run(&self, config: Checked) -> Fut<'_, Result<(), Error>> {
         Box::pin(run(config))
+    }
+
+    fn preview<'a>(&'a self, config: &'a Checked, wanted: &'a Wanted) -> Fut<'a, Result<Option<Vec<Preview>>, Error>> {
+        Box::pin(preview::preview(config, wanted))
     }
 
     fn doctor<'a>(&'a self, config: &'a Checked) -> Fut<'a, Vec<Examined>> {

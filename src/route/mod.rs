@@ -15,6 +15,7 @@ mod format_tests;
 mod json;
 pub mod matching;
 pub mod plan;
+mod preview;
 mod properties;
 mod rows;
 pub mod template;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use event::Scratch;
 pub use plan::{Place, Unfit};
 use plan::{Route, TablePlan};
+pub use preview::{Previewed, Stage, preview};
 use towpath_contract::{Batch, TableSchema};
 use transform::Fault;
 

@@ -182,3 +182,28 @@ async fn a_transaction_travels_in_one_message() {
     }
     assert!(towpath.terminate(PATIENCE).await.success(), "{}", towpath.log());
 }
+
+#[tokio::test]
+async fn a_preview_shows_every_step_and_nothing_that_is_masked() {
+    let rig = Rig::new().await;
+    rig.postgres.sql(CUSTOMERS).await;
+    let builder = rig.towpath("postgres", STEPS);
+    let shown = builder.command(&["preview", "db.public.customers", "--config", "{config}"]).await;
+    let page = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success(), "{page}{}", String::from_utf8_lossy(&shown.stderr));
+    for part in [
+        "route db.public.customers: 2 rows",
+        r#"the table    {"cusno":"10042     ","cusnam":"Jane Doe                      ","cussts":"A ","cussin":"1240229","email":"***"}"#,
+        r#"decode       {"cusno":"10042","cusnam":"Jane Doe","cussts":"active","cussin":"2024-02-29","email":"***"}"#,
+        r#"event        to exchange "towpath", routing key "db.public.customers.read""#,
+        r#""after":{"customer_no":"10043","name":"John Roe","status":"suspended","since":null,"email":null}"#,
+    ] {
+        assert!(page.contains(part), "{part}\n--- in\n{page}");
+    }
+    assert!(!page.contains("canary"), "{page}");
+    let slots = rig.postgres.value("SELECT count(*)::text FROM pg_replication_slots").await;
+    assert_eq!(slots, "0", "nothing was made in the database");
+    let wrong = builder.command(&["preview", "db.public.custmers", "--config", "{config}"]).await;
+    let told = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(wrong.status.code() == Some(1) && told.contains("it captures: public.customers"), "{told}");
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use towpath_contract::{Action, BATCH_BYTES, ErrorKind, KEEP_ALIVE_SECONDS_MAX, Op, Resume};
 
-use crate::drive::{DEADLINE, Driver, Seen, refused};
+use crate::drive::{DEADLINE, Driver, Seen, refused, seen};
 use crate::{Harness, Write};
 
 fn insert(id: i64, note: impl Into<String>) -> Write {
@@ -127,6 +127,24 @@ pub(crate) async fn tells_what_its_tables_look_like<H: Harness>() {
     driver.until_id(99).await;
     let came: Vec<_> = driver.tables.iter().map(|table| (**table).clone()).collect();
     assert_eq!(told, came, "what is told, and what the changes came with");
+}
+
+pub(crate) async fn shows_a_few_rows<H: Harness>() {
+    let system = H::start().await;
+    let source = system.source();
+    commit_all(&system, &script()).await;
+    let mut rows = BTreeMap::new();
+    script().iter().for_each(|writes| apply(&mut rows, writes));
+    for limit in [0, 2, 1000] {
+        let table = source.tables().await.expect("the source is there").remove(0);
+        let batch = source.sample(&table.schema, &table.name, limit).await.expect("the table is there");
+        let seen = seen(&batch);
+        assert!(seen.iter().all(|change| change.op == Op::Read));
+        if source.capabilities().snapshots {
+            assert_eq!(seen.len(), limit.min(rows.len()));
+            assert!(fold(&seen).iter().all(|row| rows.get(row.0) == Some(row.1)), "{seen:?}");
+        }
+    }
 }
 
 pub(crate) async fn resumes_at_every_position<H: Harness>() {

@@ -43,6 +43,7 @@ pub async fn run<H: Harness>() {
     let capabilities: Capabilities = H::start().await.source().capabilities();
     cases::delivers_every_committed_change_once_in_order::<H>().await;
     cases::tells_what_its_tables_look_like::<H>().await;
+    cases::shows_a_few_rows::<H>().await;
     cases::resumes_at_every_position::<H>().await;
     cases::delivers_the_same_change_the_same_way_again::<H>().await;
     cases::loses_nothing_when_cancelled_at_every_await::<H>().await;

@@ -26,6 +26,10 @@ pub trait Source: Send + Sync {
     /// The tables that are captured, as they look now: equal to the schemas that their changes come with. Changes nothing.
     fn tables(&self) -> Fut<'_, Result<Vec<TableSchema>>>;
 
+    /// Some rows of a captured table, at most so many and about [`BATCH_BYTES`], as its snapshot would deliver them: for people who
+    /// try a route. None from a source without snapshots. Changes nothing.
+    fn sample<'a>(&'a self, schema: &'a str, table: &'a str, rows: usize) -> Fut<'a, Result<Batch>>;
+
     /// Looks at the live source and reports everything that stands in the way, all of it in one run. Changes nothing.
     fn doctor(&self, known: Known) -> Fut<'_, Vec<Finding>>;
 }

@@ -38,7 +38,9 @@ mod wire;
 
 use std::path::PathBuf;
 
-use towpath_contract::{Capabilities, Capture, Finding, Fut, Known, Result, Resume, Severity, Source, TableSchema};
+use towpath_contract::{
+    Batch, Capabilities, Capture, Finding, Fut, Known, Result, Resume, Severity, Source, TableSchema,
+};
 
 pub use config::PostgresConfig;
 
@@ -90,6 +92,14 @@ impl Source for PostgresSource {
                 tables.push((*relation::message_table()).clone());
             }
             Ok(tables)
+        })
+    }
+
+    fn sample<'a>(&'a self, schema: &'a str, table: &'a str, rows: usize) -> Fut<'a, Result<Batch>> {
+        Box::pin(async move {
+            let client = self.sql().await?;
+            let publication = open::Names::of(&self.name, &self.config)?.publication;
+            snapshot::sample(&client, &self.config.tables, &publication, (schema, table), rows).await
         })
     }
 

@@ -37,6 +37,7 @@ mod chunk;
 mod gate;
 mod reader;
 mod rows;
+mod sample;
 mod session;
 mod state;
 mod statement;
@@ -66,6 +67,7 @@ pub(crate) use tables::History;
 use tables::Tables;
 
 pub(crate) use reader::Connect;
+pub(crate) use sample::sample;
 pub(crate) use state::PREFIX;
 
 /// Reads the tables that are wanted, one after the other.

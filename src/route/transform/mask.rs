@@ -55,6 +55,7 @@ impl Step for Mask {
     fn compile(&self, shape: &mut Shape) -> Result<(), Fault> {
         for (name, way) in &self.0 {
             let Some(found) = shape.find(name).map_err(|fault| fault.key(name))? else { continue };
+            shape.hide(found);
             let hiding = match way {
                 Hiding::Drop => {
                     shape.fields().remove(found);

@@ -38,6 +38,7 @@ pub(super) struct Shape {
     /// Names that a step has and this table has not, without a `?`.
     missed: Vec<(usize, String)>,
     variants: Vec<Variant>,
+    hidden: Vec<usize>,
 }
 
 /// A form that the route's events can have beside its own, as a step chooses for each change.
@@ -67,6 +68,7 @@ impl Shape {
             step: 0,
             missed: Vec::new(),
             variants: Vec::new(),
+            hidden: Vec::new(),
         }
     }
 
@@ -75,7 +77,13 @@ impl Shape {
     }
 
     pub(super) fn finish(self) -> Compiled {
-        Compiled { fields: self.fields, program: self.program, variants: self.variants, missed: self.missed }
+        Compiled {
+            fields: self.fields,
+            program: self.program,
+            variants: self.variants,
+            hidden: self.hidden,
+            missed: self.missed,
+        }
     }
 
     pub(super) fn fields(&mut self) -> &mut Vec<Field> {
@@ -140,6 +148,11 @@ impl Shape {
         self.push(String::new(), What::Choose(Box::new(choice)));
     }
 
+    /// Nobody is to see what the field's value was before this step.
+    pub(super) fn hide(&mut self, index: usize) {
+        self.hidden.push(self.fields[index].slot);
+    }
+
     pub(super) fn variant(&mut self, variant: Variant) -> usize {
         self.variants.push(variant);
         self.variants.len() - 1
@@ -198,6 +211,8 @@ pub(in crate::route) struct Compiled {
     pub(in crate::route) fields: Vec<Field>,
     pub(in crate::route) program: Program,
     pub(in crate::route) variants: Vec<Variant>,
+    /// Slots whose values are masked.
+    pub(in crate::route) hidden: Vec<usize>,
     /// By the index of their step: names that the table does not have, which in a route of many tables is no fault.
     pub(in crate::route) missed: Vec<(usize, String)>,
 }

@@ -336,7 +336,7 @@ fn column_of(shape: &Shape, name: &str) -> Option<usize> {
     shape.table.columns.iter().position(|column| column.name == name)
 }
 
-fn with_rls_help(error: Error) -> Error {
+pub(super) fn with_rls_help(error: Error) -> Error {
     match error.kind {
         ErrorKind::Privilege => error.with_help(
             "GRANT SELECT on the table to Towpath's role; where the table has row-level security, the role also needs BYPASSRLS",

@@ -18,6 +18,10 @@ pub(super) enum Which<'a> {
         keys: &'a [KeyTexts],
     },
     All,
+    /// Any, and not all.
+    Some {
+        limit: usize,
+    },
 }
 
 /// `COPY (SELECT …) TO STDOUT`: the shape's columns, then those of `extra`.
@@ -39,6 +43,7 @@ pub(super) fn copy(shape: &Shape, extra: &[&str], which: &Which<'_>) -> String {
             (Some(format!("({})", list.join(" OR "))), String::new())
         }
         Which::All => (None, String::new()),
+        Which::Some { limit } => (None, format!(" LIMIT {limit}")),
     };
     let conditions: Vec<String> = filter.into_iter().chain(which).collect();
     let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
