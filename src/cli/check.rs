@@ -10,6 +10,8 @@ use crate::config::Purpose;
 use crate::config::checked::{Checked, CheckedRoute};
 use crate::config::model::SourceConfig;
 use crate::config::problem::ProblemRecord;
+use crate::route::format::{BundleBy, Format};
+use crate::route::plan::EventForm;
 
 pub(super) fn check(call: &Call<'_>) -> Result<(), Failure> {
     let file = call.config_file();
@@ -59,5 +61,14 @@ fn page(file: &Path, config: &Checked, warnings: &[ProblemRecord]) -> String {
 fn route_line(route: &CheckedRoute) -> String {
     let steps: Vec<&str> = route.steps.iter().map(|step| step.name()).collect();
     let through = if steps.is_empty() { String::new() } else { format!(" through {},", steps.join(", ")) };
-    format!("{}{through} to exchange {}, routing key {}", route.from, route.event.exchange, route.event.routing_key)
+    let form = match (route.event.format, route.event.bundle.map(|bundling| bundling.by)) {
+        (Format::Cloudevents, None) => "",
+        (Format::CloudeventsStructured, None) => " as structured CloudEvents",
+        (Format::Debezium, None) => " in Debezium's envelope",
+        (Format::Row, None) => " as plain rows",
+        (_, Some(BundleBy::Transaction)) => " with each transaction in one message",
+        (_, Some(BundleBy::Capture)) => " with several changes in one message",
+    };
+    let EventForm { exchange, routing_key, .. } = &route.event;
+    format!("{}{through}{form} to exchange {exchange}, routing key {routing_key}", route.from)
 }

@@ -35,7 +35,9 @@ pub(super) fn preview(call: &Call<'_>, arguments: &Arguments) -> Result<(), Fail
         rows: usize::from(arguments.limit),
     };
     let found = call.block_on(async {
-        let failed = |error: towpath_contract::Error| Failure::work(error.to_string(), error.help.clone());
+        let failed = |error: towpath_contract::Error| {
+            Failure::work(format!("{}: {}", error.operation, error.message), error.help)
+        };
         call.engine.preview(&config, &wanted).await.map_err(failed)
     })?;
     let Some(previews) = found else {
@@ -74,7 +76,9 @@ fn one(page: &mut String, number: usize, steps: &[&str], row: &Previewed) {
         last = row;
     }
     if row.events.is_empty() {
-        let _ = writeln!(page, "    {:width$}  no event", "");
+        // The step that left it out is the one after the last that is shown.
+        let by = row.stages.last().map_or(0, |stage| stage.step.map_or(0, |step| step + 1));
+        let _ = writeln!(page, "    {:width$}  no event", steps.get(by).copied().unwrap_or_default());
     }
     for event in row.events.iter() {
         let _ = writeln!(

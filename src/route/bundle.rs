@@ -111,7 +111,10 @@ impl Open {
             write_header(out, "bundle-count", self.events.to_string().as_bytes());
             if self.bundling.by == BundleBy::Transaction {
                 write_header(out, "bundle-part", self.part.to_string().as_bytes());
-                write_header(out, "bundle-transaction", self.transaction.as_bytes());
+                // Rows of a snapshot are of none.
+                if !self.transaction.is_empty() {
+                    write_header(out, "bundle-transaction", self.transaction.as_bytes());
+                }
             }
             write_header(out, "bundle-sequence", self.sequence.as_bytes());
         });

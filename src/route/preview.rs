@@ -39,11 +39,12 @@ pub fn preview(source: &str, route: &Route, batch: &Batch) -> Result<Vec<Preview
     for change in batch.changes() {
         let mut events = EventBatch::new();
         router.route("preview", 0, &alone(&change), &mut events)?;
-        let stages = stages.iter().enumerate().map(|(nth, stage)| Stage {
-            step: nth.checked_sub(1),
-            row: shown(stage, stages.last().unwrap_or(stage), &change),
-        });
-        previewed.push(Previewed { stages: stages.collect(), events });
+        let mut shown_stages = Vec::with_capacity(stages.len());
+        for (nth, stage) in stages.iter().enumerate() {
+            let Some(row) = shown(stage, stages.last().unwrap_or(stage), &change) else { break };
+            shown_stages.push(Stage { step: nth.checked_sub(1), row });
+        }
+        previewed.push(Previewed { stages: shown_stages, events });
     }
     Ok(previewed)
 }
@@ -55,13 +56,17 @@ fn stages(route: &Route, table: &TableSchema) -> Result<Vec<Compiled>, Unfit> {
     (0..=route.steps.len()).map(upto).collect()
 }
 
-/// The row as a stage left it. `whole` knows what is hidden in the end.
-fn shown(stage: &Compiled, whole: &Compiled, change: &Change<'_>) -> String {
+/// The row as a stage left it; `None` where the change was left out: later steps, masks too, are not done then. `whole` knows what is
+/// hidden in the end.
+fn shown(stage: &Compiled, whole: &Compiled, change: &Change<'_>) -> Option<String> {
     let mut images = Images::default();
     images.transform(change, &stage.program, false);
+    if images.chosen().dropped {
+        return None;
+    }
     let rows = images.of(change);
     let mut out = vec![b'{'];
-    let Some(row) = rows.after.or(rows.before) else { return "{}".into() };
+    let Some(row) = rows.after.or(rows.before) else { return Some("{}".into()) };
     for field in &stage.fields {
         let hidden = whole.hidden.contains(&field.slot) && !stage.hidden.contains(&field.slot);
         let value = row.value(field.slot);
@@ -85,7 +90,7 @@ fn shown(stage: &Compiled, whole: &Compiled, change: &Change<'_>) -> String {
         }
     }
     out.push(b'}');
-    String::from_utf8_lossy(&out).into_owned()
+    Some(String::from_utf8_lossy(&out).into_owned())
 }
 
 /// One change, as a batch of its own.

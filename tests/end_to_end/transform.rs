@@ -187,12 +187,15 @@ async fn a_transaction_travels_in_one_message() {
 async fn a_preview_shows_every_step_and_nothing_that_is_masked() {
     let rig = Rig::new().await;
     rig.postgres.sql(CUSTOMERS).await;
-    let builder = rig.towpath("postgres", STEPS);
+    let steps = STEPS.replace("      - decode:", "      - filter: \"cusno != '10044'\"\n      - decode:");
+    let builder = rig.towpath("postgres", &steps);
+    rig.postgres.sql("INSERT INTO customers VALUES ('10044', 'Kim', 'A', 0, 'canary-kim@example.com')").await;
     let shown = builder.command(&["preview", "db.public.customers", "--config", "{config}"]).await;
     let page = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.status.success(), "{page}{}", String::from_utf8_lossy(&shown.stderr));
     for part in [
-        "route db.public.customers: 2 rows",
+        "route db.public.customers: 3 rows",
+        "filter       no event",
         r#"the table    {"cusno":"10042     ","cusnam":"Jane Doe                      ","cussts":"A ","cussin":"1240229","email":"***"}"#,
         r#"decode       {"cusno":"10042","cusnam":"Jane Doe","cussts":"active","cussin":"2024-02-29","email":"***"}"#,
         r#"event        to exchange "towpath", routing key "db.public.customers.read""#,

@@ -3,92 +3,21 @@
 use cel::common::ast::{CallExpr, Expr, LiteralValue, SelectExpr, operators};
 use cel::parser::Expression as Parsed;
 
-use super::functions::{self, Function};
+use super::comparable::comparable;
+use super::functions;
 use super::number::Number;
+use super::tree::{Arithmetic, Column, Comparison, How, Image, Node, Program};
 use super::types::Type;
-use super::value::{Value, order_times};
+use super::value::Value;
 use crate::route::transform::Fault;
 
 /// A chain of this many operators is more than a person reads.
 const DEPTH_MAX: usize = 100;
 
-/// The row that a name stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::route) enum Image {
-    /// The row in hand: after the change, or before it where there is none after.
-    Row,
-    Before,
-    After,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::route) struct Column {
-    pub(in crate::route) slot: usize,
-    pub(in crate::route) of: Type,
-}
-
 /// Where an expression stands: the columns that it may name.
 pub(in crate::route) trait Scope {
     /// `None`: this table has none of that name, and the expression is not for it.
     fn column(&mut self, name: &str) -> Result<Option<Column>, Fault>;
-}
-
-/// An expression, settled for one table.
-#[derive(Debug)]
-pub(in crate::route) struct Program {
-    pub(super) node: Node,
-    pub(in crate::route) of: Type,
-    /// It looks at the row before the change, or at the one after it, by name.
-    pub(in crate::route) compares_rows: bool,
-}
-
-#[derive(Debug)]
-pub(super) enum Node {
-    Constant(Value<'static>),
-    Column(Image, Column),
-    /// The column's value was sent.
-    Has(Image, usize),
-    /// `before == null`
-    Missing(Image),
-    Changed(Vec<usize>),
-    Op,
-    Not(Box<Node>),
-    And(Box<Node>, Box<Node>),
-    Or(Box<Node>, Box<Node>),
-    If(Box<[Node; 3]>),
-    Compare(Comparison, Box<[Node; 2]>),
-    /// The texts of dates are compared as dates.
-    In(Box<Node>, Vec<Node>),
-    Arithmetic(Arithmetic, Box<[Node; 2]>),
-    Negate(Box<Node>),
-    Call(Function, Vec<Node>),
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Comparison {
-    pub(super) how: How,
-    pub(super) times: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
-    Equal,
-    Unequal,
-    Less,
-    LessOrEqual,
-    Greater,
-    GreaterOrEqual,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arithmetic {
-    Add,
-    Join,
-    Subtract,
-    Multiply,
-    Divide,
-    DivideWhole,
-    Remainder,
 }
 
 /// Why an expression is not for a table.
@@ -392,56 +321,5 @@ fn arithmetic_of(operator: &str) -> Arithmetic {
         operators::SUBSTRACT => Arithmetic::Subtract,
         operators::MULTIPLY => Arithmetic::Multiply,
         _ => Arithmetic::Divide,
-    }
-}
-
-/// Whether a value of one type can be held against `other`, which is `node`.
-fn comparable(how: How, one: Type, other: Type, node: &Node) -> Result<(), Stop> {
-    let sorts = !matches!(how, How::Equal | How::Unequal);
-    let fits = match (one, other) {
-        (Type::Json, _) | (_, Type::Json) => one == Type::Null || other == Type::Null,
-        (Type::Null, _) | (_, Type::Null) => !sorts,
-        (Type::Bool | Type::Bytes, _) if sorts => false,
-        (a, b) if a == b => true,
-        (a, b) if a.is_number() && b.is_number() => true,
-        (a, Type::Text) if a.is_time() => return time_constant(a, node),
-        // The other way round is asked too.
-        (Type::Text, b) if b.is_time() => true,
-        (a, b) => a.is_time() && b.is_time() && Type::TimestampTz != a && Type::TimestampTz != b,
-    };
-    if fits {
-        return Ok(());
-    }
-    let message = match sorts {
-        true => format!("{} and {} have no order between them", one.name(), other.name()),
-        false => format!("{} is compared with {}", one.name(), other.name()),
-    };
-    let help = match (one, other) {
-        (Type::Text, Type::Int | Type::Decimal) | (Type::Int | Type::Decimal, Type::Text) => {
-            "write the number as a text, `'7'`, or make one of the text: `int(x)`, `decimal(x)`"
-        }
-        _ => "both sides of a comparison must be of one type",
-    };
-    Err(Stop::Fault(Fault::new(message).help(help)))
-}
-
-/// A date or a time is held against a text that must be one, and that is known.
-fn time_constant(of: Type, node: &Node) -> Result<(), Stop> {
-    let (example, is_one): (_, fn(&str) -> bool) = match of {
-        Type::Date => ("'2024-02-29'", |text| text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()),
-        Type::Timestamp => ("'2024-02-29T23:59:59'", |text| {
-            text.as_bytes().get(10) == Some(&b'T') && text.parse::<jiff::civil::DateTime>().is_ok()
-        }),
-        _ => ("'2024-02-29T23:59:59Z'", |text| text.ends_with('Z') && text.parse::<jiff::Timestamp>().is_ok()),
-    };
-    match node {
-        Node::Constant(Value::Text(text)) if is_one(text) && order_times(text, text).is_ok() => Ok(()),
-        Node::Constant(_) => {
-            Err(wrong(format!("{} is compared with a text that is none; one is written {example}", of.name())))
-        }
-        _ => Err(wrong(format!(
-            "{} is compared with a text; only a text that stands in the expression can be one: {example}",
-            of.name()
-        ))),
     }
 }

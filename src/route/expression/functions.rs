@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use regex::Regex;
 
-use super::compile::{Node, Stop, Typed, wrong};
+use super::compile::{Stop, Typed, wrong};
 use super::number::Number;
+use super::tree::Node;
 use super::types::Type;
 use super::value::{Reason, Value, write_float};
 use crate::route::transform::Fault;

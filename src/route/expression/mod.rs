@@ -1,6 +1,7 @@
 //! Expressions of `filter`, `set` and `emit_when`: the grammar is CEL's, read by the `cel` crate; what they mean for the columns of
 //! a table is settled once, with types, exact decimals, and no name left to look up when a change comes.
 
+mod comparable;
 mod compile;
 mod functions;
 mod number;
@@ -9,6 +10,7 @@ mod run;
 mod sample;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod types;
 mod value;
 
@@ -20,10 +22,11 @@ use serde::{Deserialize, Deserializer};
 
 use super::transform::Fault;
 
-pub(super) use self::compile::{Column, Program, Scope};
+pub(super) use self::compile::Scope;
 pub(super) use self::run::Input;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::sample::compile_expression;
+pub(super) use self::tree::{Column, Program};
 pub(super) use self::types::Type;
 pub(super) use self::value::Value;
 

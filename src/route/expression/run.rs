@@ -5,8 +5,8 @@ use std::cmp::Ordering;
 
 use towpath_contract::{Op, Value as Raw};
 
-use super::compile::{Arithmetic, Column, Comparison, How, Image, Node, Program};
 use super::number::Number;
+use super::tree::{Arithmetic, Column, Comparison, How, Image, Node, Program};
 use super::types::Type;
 use super::value::{Reason, Value, order_times};
 use crate::route::transform::View;

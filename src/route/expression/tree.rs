@@ -1,0 +1,78 @@
+//! An expression whose columns are found and whose types fit.
+
+use super::functions::Function;
+use super::types::Type;
+use super::value::Value;
+
+/// The row that a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::route) enum Image {
+    /// The row in hand: after the change, or before it where there is none after.
+    Row,
+    Before,
+    After,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::route) struct Column {
+    pub(in crate::route) slot: usize,
+    pub(in crate::route) of: Type,
+}
+
+/// An expression, settled for one table.
+#[derive(Debug)]
+pub(in crate::route) struct Program {
+    pub(super) node: Node,
+    pub(in crate::route) of: Type,
+    /// It looks at the row before the change, or at the one after it, by name.
+    pub(in crate::route) compares_rows: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Node {
+    Constant(Value<'static>),
+    Column(Image, Column),
+    /// The column's value was sent.
+    Has(Image, usize),
+    /// `before == null`
+    Missing(Image),
+    Changed(Vec<usize>),
+    Op,
+    Not(Box<Node>),
+    And(Box<Node>, Box<Node>),
+    Or(Box<Node>, Box<Node>),
+    If(Box<[Node; 3]>),
+    Compare(Comparison, Box<[Node; 2]>),
+    /// The texts of dates are compared as dates.
+    In(Box<Node>, Vec<Node>),
+    Arithmetic(Arithmetic, Box<[Node; 2]>),
+    Negate(Box<Node>),
+    Call(Function, Vec<Node>),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Comparison {
+    pub(super) how: How,
+    pub(super) times: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    Equal,
+    Unequal,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arithmetic {
+    Add,
+    Join,
+    Subtract,
+    Multiply,
+    Divide,
+    DivideWhole,
+    Remainder,
+}
