@@ -27,6 +27,7 @@ pub(super) fn check(written: Config, origins: &Origins, purpose: Purpose) -> Res
     let mut checker = Checker { origins, problems: Vec::new(), warnings: Vec::new() };
     let sources = checker.sources(&written);
     let routes = checker.routes(&written.routes, &sources);
+    checker.bundles_fit(&written.routes, written.rabbitmq.max_message_size);
     checker.outbox(&written.outbox, purpose);
     let broker = checker.broker(written.rabbitmq);
     checker.admin(&written.admin);

@@ -290,3 +290,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_bundle_is_judged_as_the_message_that_it_is() {
+    let said = |event: &str| -> Vec<String> {
+        let text = format!("{MINIMAL}routes:\n  - from: orders-db\n    event: {event}\n");
+        let problems = load_text(&text, Syntax::Yaml, &variables(&[]), Purpose::Run).err().unwrap_or_default();
+        problems.iter().map(|placed| format!("{}: {}", placed.problem.path, placed.problem.message)).collect()
+    };
+    assert_eq!(said("{ bundle: transaction }"), Vec::<String>::new());
+    for (event, wanted) in [
+        (
+            "{ bundle: transaction, routing_key: '{{ table }}' }",
+            "routing_key: this is not one and the same for all events of a message",
+        ),
+        (
+            "{ bundle: capture, exchange: '{{ row.x }}' }",
+            "exchange: this is not one and the same for all events of a message",
+        ),
+        ("{ bundle: capture, headers: { a: b } }", "headers: headers are of one event, and these have none"),
+        (
+            "{ bundle: { by: capture, max_bytes: 17MiB } }",
+            "bundle: a message may have 17 MiB here, and 16 MiB by rabbitmq.max_message_size",
+        ),
+        ("{ headers: { x-a: b } }", "headers.x-a: this is no name for a header"),
+    ] {
+        let problems = said(event);
+        assert!(problems.iter().any(|problem| problem.contains(wanted)), "{event}: {problems:#?}");
+    }
+}

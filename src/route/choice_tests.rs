@@ -113,6 +113,24 @@ fn transitions_alone_become_events() {
     assert_eq!(types(&made(&reads, &[(Op::Read, None, Some(row("A")))])), ["OrderPlaced"]);
 }
 
+/// One half of an update that changed the key comes as a delete, the other as an insert.
+#[test]
+fn a_row_that_gets_another_key_is_neither_gone_nor_new() {
+    let table = customers();
+    let mut batch = Batch::new();
+    batch.begin_transaction(Transaction { id: "7".into(), commit_time_us: 1 });
+    let at = |byte: u8| Position::from_bytes(&[byte]).expect("short");
+    batch.change(Op::Delete, &table, at(0)).before(values(row("S"))).linked(values(KEY));
+    batch.change(Op::Insert, &table, at(1)).after(values(row("A"))).linked(values(KEY));
+    batch.change(Op::Insert, &table, at(2)).after(values(row("B"))).linked(values(KEY));
+    let steps = ["emit_when: { STATUS: { 'S -> gone': Erased, 'new -> A': Placed } }"];
+    let events = routed(&batch, route("db.public.customers", &steps)).expect("it fits");
+    let reasons: Vec<_> = events.iter().map(|event| event.parked).collect();
+    let unknown =
+        "transform[0] (`emit_when`) cannot be done: it needs the row before the change, which the source did not send";
+    assert_eq!(reasons, [Some(unknown)], "what may have become A in the same update is not guessed");
+}
+
 #[test]
 fn several_transitions_of_one_change_are_events_of_their_own() {
     let both = |several: &str| {

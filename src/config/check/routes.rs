@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use towpath_contract::{Op, TablePattern};
+use towpath_contract::{ByteSize, Op, TablePattern};
 
 use super::Checker;
 use crate::config::checked::{CheckedRoute, CheckedSource};
@@ -153,6 +153,19 @@ impl Checker<'_> {
             self.problem(path, format!("the source {} does not capture {found}", source.name), help);
         }
         Some(from)
+    }
+
+    /// A message that is larger than the broker's is parked whole.
+    pub(super) fn bundles_fit(&mut self, written: &[RouteConfig], max: ByteSize) {
+        for (index, route) in written.iter().enumerate() {
+            let bytes = route.event.bundle.map_or(0, |bundle| bundle.settled().bytes_max as u64);
+            if bytes > max.0 {
+                let path = KeyPath::root().key("routes").index(index).key("event").key("bundle");
+                let message =
+                    format!("a message may have {} here, and {max} by rabbitmq.max_message_size", ByteSize(bytes));
+                self.problem(&path, message, "lower its `max_bytes`, or raise the other as far as the broker allows");
+            }
+        }
     }
 
     /// A message of many events is of no one table.

@@ -98,6 +98,8 @@ fn parse(text: &str) -> Result<Parsed, String> {
         let why = errors.errors.first().map_or("it is not well-formed", |error| error.msg.as_str());
         // The parser's own words go on for lines, with what it expected: the start says it.
         let why = why.split(" expecting ").next().unwrap_or(why).trim_start_matches("Syntax error: ");
+        let why =
+            if why.starts_with("token recognition error at: '=") { "`=` is no operator; `==` compares" } else { why };
         format!("the expression cannot be read: {why}")
     })
 }

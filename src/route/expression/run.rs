@@ -19,6 +19,8 @@ pub(in crate::route) struct Input<'a> {
     pub(in crate::route) row: Option<View<'a>>,
     pub(in crate::route) before: Option<View<'a>>,
     pub(in crate::route) after: Option<View<'a>>,
+    /// It is one half of an update that changed the key.
+    pub(in crate::route) moved: bool,
 }
 
 impl<'a> Input<'a> {

@@ -57,7 +57,7 @@ fn say(text: &str, op: Op, before: Option<Row>, after: Option<Row>) -> Result<St
     }
     let change = batch.changes().next().expect("one");
     let (before, after) = (change.before().map(View::raw), change.after().map(View::raw));
-    let input = Input { op, row: after.or(before), before, after };
+    let input = Input { op, row: after.or(before), before, after, moved: false };
     let value = program.run(&input).map_err(|reason| format!("fails: {reason}"))?;
     Ok(match value {
         super::Value::Null => "null".into(),
@@ -195,7 +195,7 @@ fn what_cannot_be_meant_is_refused_before_any_row_comes() {
         ("{'a': 1}", "a row has no maps and no structures"),
         ("changed(status)", "`changed` takes the names of columns"),
         ("rate + amount", "`+` cannot take a float and a decimal"),
-        ("id = 7", "the expression cannot be read: "),
+        ("id = 7", "the expression cannot be read: `=` is no operator; `==` compares"),
         ("", "the expression cannot be read: "),
     ];
     for (text, wanted) in cases {

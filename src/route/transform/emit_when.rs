@@ -21,7 +21,8 @@ use crate::route::expression::Input;
 /// transitions of several columns, the first column in the order of their names makes its event; with `several: all` each does:
 /// `emit_when: { transitions: { … }, reads: new, several: all }`.
 ///
-/// The row before the change must be known: PostgreSQL sends it under `REPLICA IDENTITY FULL`. Where it is not, the event is parked.
+/// The row before the change must be known: PostgreSQL sends it under `REPLICA IDENTITY FULL`. Where it is not, and for an update that
+/// changes the key too, the event of what may be a transition is parked.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct EmitWhen(Form);
 
@@ -196,6 +197,9 @@ impl Choice for Emitting {
         chosen.dropped = true;
         let (before, after) = match (input.op, self.reads) {
             (Op::Truncate | Op::Message, _) | (Op::Read, Reads::Nothing) => return Ok(()),
+            // A row whose key changed is not gone, nor new: it goes on under the other key.
+            (Op::Delete, _) if input.moved => return Ok(()),
+            (Op::Insert, _) if input.moved => (None, input.after),
             (Op::Insert | Op::Read, _) => (None, input.after),
             (Op::Delete, _) => (input.before, None),
             (Op::Update, _) => (input.before, input.after),
@@ -207,10 +211,13 @@ impl Choice for Emitting {
                 continue;
             }
             // A value that was not sent with an updated row is the one that it had.
-            if input.op == Op::Update && after.is_some_and(|row| row.value(watched.slot) == Value::Unavailable) {
+            if (input.op == Op::Update || input.moved)
+                && after.is_some_and(|row| row.value(watched.slot) == Value::Unavailable)
+            {
                 continue;
             }
-            let known_before = input.op != Op::Update || before.is_some();
+            let updated = input.op == Op::Update || input.moved;
+            let known_before = !updated || before.is_some();
             let same = match (before, after) {
                 (Some(before), Some(after)) => same(before, after, watched.slot),
                 _ => false,

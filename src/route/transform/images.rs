@@ -34,7 +34,7 @@ impl<'a> Rows<'a> {
     }
 
     fn input(self, change: &Change<'_>, row: Option<View<'a>>) -> Input<'a> {
-        Input { op: change.op(), row, before: self.before, after: self.after }
+        Input { op: change.op(), row, before: self.before, after: self.after, moved: change.linked().is_some() }
     }
 }
 
