@@ -121,6 +121,14 @@ async fn whoever_asks_is_answered_while_everything_waits() {
     })
     .await;
     assert!(builder.command(&["resume", "db"]).await.status.success());
+    eventually("the source to wait for the outbox again", PATIENCE, async || {
+        let status = status().await;
+        if status.contains("waiting_for_outbox") { Ok(()) } else { Err(status) }
+    })
+    .await;
+    // The server need not wait until there is room.
+    rig.postgres.stop().await;
+    rig.postgres.start_again().await;
     rig.rabbit.start_again().await;
     let client = rig.postgres.client("postgres").await;
     rig.settle(&client, &["public.t"]).await;

@@ -454,6 +454,8 @@ impl Capture for Reader {
 
     fn keep_alive(&mut self) -> Fut<'_, Result<()>> {
         Box::pin(async {
+            // A server that is told to stop ends all sessions but those of the log, and waits for these until all is confirmed.
+            self.parts.monitor.watches()?;
             // We are not listening: what the server says meanwhile waits in the socket.
             self.heard();
             let status = self.parts.feedback.take(Instant::now());
