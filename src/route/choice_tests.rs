@@ -239,3 +239,26 @@ fn a_route_that_is_to_stop_says_where_and_why_and_not_the_value() {
     let said = "cannot be done on `STATUS` of a row of public.customers (event db-1-1-0000000000): the code is not in the list";
     assert_eq!(unfit.fault.message, said);
 }
+
+#[test]
+fn columns_that_are_a_list_become_one() {
+    // A text and a number have no list.
+    let unfit = routed(
+        &changes(&[(Op::Insert, None, Some(row("A")))]),
+        route("db.public.customers", &["unpivot: { both: [\"S*\"] }"]),
+    );
+    assert!(unfit.map(drop).expect_err("two types").fault.message.contains("`SINCE` is integer"));
+    let unfit = routed(
+        &changes(&[(Op::Insert, None, Some(row("A")))]),
+        route("db.public.customers", &["unpivot: { x: [CUST_NO] }"]),
+    );
+    assert!(unfit.map(drop).expect_err("the key").fault.message.contains("part of the key"));
+    let texts = ["cast: { SINCE: text }", "unpivot: { both: [\"S*\"] }"];
+    let shown = body(&made(&texts, &[(Op::Insert, None, Some(row("say \"A\"")))]), 0);
+    assert!(
+        shown.contains(r#""after":{"CUST_NO":"K-7","EMAIL":"jane@example.com","both":["say \"A\"","20240229"]}"#),
+        "{shown}"
+    );
+    let shown = body(&made(&texts, &[(Op::Update, None, Some([Some("K-7"), None, None, Some("1")]))]), 0);
+    assert!(shown.contains(r#""unavailable":["EMAIL","both"]"#), "{shown}");
+}

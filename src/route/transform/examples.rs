@@ -134,6 +134,18 @@ pub(crate) const EXAMPLES: &[Example] = &[
         rows: &[&["7", "Jane      "], &["8", "          "]],
         before: &[],
     },
+    Example {
+        step: "unpivot",
+        yaml: "unpivot: { amounts: [\"AMT*\"] }",
+        columns: &[
+            ("ACCT", Kind::Text, "character(6)"),
+            ("AMT01", Kind::Decimal, "numeric(9,2)"),
+            ("AMT02", Kind::Decimal, "numeric(9,2)"),
+            ("AMT03", Kind::Decimal, "numeric(9,2)"),
+        ],
+        rows: &[&["001200", "12.50", "0.00", "7.25"]],
+        before: &[],
+    },
 ];
 
 impl Example {

@@ -2,7 +2,7 @@
 
 use towpath_contract::{Change, Row};
 
-use super::run::{Action, BUFFER_BYTES_KEPT, Chosen, Failure, Made, Outcome, Program, Reason, View, What};
+use super::run::{Action, BUFFER_BYTES_KEPT, Chosen, Failure, Made, Maker, Outcome, Program, Reason, View, What};
 use crate::route::expression::{self, Input};
 
 #[derive(Debug, Default)]
@@ -64,6 +64,7 @@ impl Images {
                 // What an earlier step left undone is no ground to decide on, nor to build on.
                 _ if self.failure.is_some() => Ok(()),
                 What::Set { slot, expression } => self.set(change, *slot, expression, nullify),
+                What::Make { slot, maker } => self.make(rows, *slot, maker.as_ref(), nullify),
                 What::Choose(choice) => {
                     let mut chosen = std::mem::take(&mut self.chosen);
                     let rows = self.of(change);
@@ -111,6 +112,31 @@ impl Images {
                         made.store(slot, Outcome::Null, &mut self.spare);
                     } else {
                         made.fail(slot);
+                    }
+                    failed.get_or_insert(reason);
+                }
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn make(
+        &mut self,
+        rows: [(Which, Option<Row<'_>>); 3],
+        slot: usize,
+        maker: &dyn Maker,
+        nullify: bool,
+    ) -> Result<(), Reason> {
+        let mut failed = None;
+        for (which, row) in rows {
+            let Some(row) = row else { continue };
+            let made = which.of(&mut self.before, &mut self.after, &mut self.linked);
+            self.spare.clear();
+            match maker.make(View { row, made }, &mut self.spare) {
+                Ok(outcome) => made.store(slot, outcome, &mut self.spare),
+                Err(reason) => {
+                    if nullify {
+                        made.store(slot, Outcome::Null, &mut self.spare);
                     }
                     failed.get_or_insert(reason);
                 }

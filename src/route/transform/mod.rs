@@ -24,6 +24,7 @@ mod select;
 mod set;
 mod shape;
 mod trim;
+mod unpivot;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -54,6 +55,7 @@ pub enum StepConfig {
     Select(select::Select),
     Set(set::Set),
     Trim(trim::Trim),
+    Unpivot(unpivot::Unpivot),
 }
 
 /// What every step is.
@@ -88,6 +90,7 @@ impl StepConfig {
             StepConfig::Select(_) => "select",
             StepConfig::Set(_) => "set",
             StepConfig::Trim(_) => "trim",
+            StepConfig::Unpivot(_) => "unpivot",
         }
     }
 
@@ -117,6 +120,7 @@ impl StepConfig {
             StepConfig::Select(step) => step,
             StepConfig::Set(step) => step,
             StepConfig::Trim(step) => step,
+            StepConfig::Unpivot(step) => step,
         }
     }
 }

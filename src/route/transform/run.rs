@@ -56,8 +56,19 @@ pub(super) enum What {
     Act { slot: usize, action: Box<dyn Action> },
     /// A new value of each row.
     Set { slot: usize, expression: expression::Program },
+    /// One value made of several, of each row.
+    Make { slot: usize, maker: Box<dyn Maker> },
     /// On the whole change: is there an event, and which?
     Choose(Box<dyn Choice>),
+}
+
+/// What a step makes of several values of a row.
+pub(super) trait Maker: Debug + Send + Sync {
+    /// Appends the value to `out`, which is empty, unless it says that there is none.
+    ///
+    /// # Errors
+    /// Why it cannot be made, without any value.
+    fn make(&self, row: View<'_>, out: &mut Vec<u8>) -> Result<Outcome, Reason>;
 }
 
 /// What a step decides about a whole change.

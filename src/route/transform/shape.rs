@@ -3,7 +3,7 @@
 use towpath_contract::{Kind, TablePattern, TableSchema};
 
 use super::fields::is_optional;
-use super::run::{Action, Choice, Doing, Program, What};
+use super::run::{Action, Choice, Doing, Maker, Program, What};
 use crate::route::expression::{self, Expression, Type};
 
 /// One field of an event's rows.
@@ -142,6 +142,11 @@ impl Shape {
     /// The value at `slot`, which is new, is what the expression says.
     pub(super) fn set(&mut self, name: &str, slot: usize, expression: expression::Program) {
         self.push(name.to_owned(), What::Set { slot, expression });
+    }
+
+    /// The value at `slot`, which is new, is what `maker` makes of the row.
+    pub(super) fn make(&mut self, name: &str, slot: usize, maker: impl Maker + 'static) {
+        self.push(name.to_owned(), What::Make { slot, maker: Box::new(maker) });
     }
 
     pub(super) fn choose(&mut self, choice: impl Choice + 'static) {
