@@ -12,6 +12,9 @@ use super::shape::{At, Fault, Shape, Variant};
 use super::trim::trimmed;
 use crate::route::expression::Input;
 
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct EmitWhen(Form);
+
 /// Makes events of state transitions alone: `emit_when: { status: { "A -> S": OrderShipped, "* -> X": OrderCancelled, "new -> A":
 /// OrderPlaced } }`. A change whose column goes from one value to the other becomes an event of that type; every other change becomes
 /// none. `*` stands for any value, `null` for none, `new` on the left for a row that was not there, and `gone` on the right for one
@@ -23,9 +26,6 @@ use crate::route::expression::Input;
 ///
 /// The row before the change must be known: PostgreSQL sends it under `REPLICA IDENTITY FULL`. Where it is not, and for an update that
 /// changes the key too, the event of what may be a transition is parked.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub struct EmitWhen(Form);
-
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Form {

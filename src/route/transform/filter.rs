@@ -8,14 +8,14 @@ use super::run::{Choice, Chosen, Reason};
 use super::shape::{Fault, Shape};
 use crate::route::expression::{Expression, Input, Program};
 
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Filter(Form);
+
 /// Makes events of those changes alone for which an [expression](#expressions) is true: `filter: "status != 'X'"`. It is asked of
 /// the row after the change, and of the one before it when it is deleted. A row that comes to be left out is not taken back from
 /// consumers: `filter: "status == 'A' || before.status == 'A'"` tells them of its last change. A truncate passes, for it concerns
 /// all rows. Where the expression needs a value that the source did not send, as for the deletes of a table that logs keys alone,
 /// the event is parked, unless the long form says better: `filter: { when: "status == 'A'", unknown: keep }`, or `drop`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub struct Filter(Form);
-
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Form {
