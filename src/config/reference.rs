@@ -199,7 +199,7 @@ with the line of the config.
 | written | is |
 |---|---|
 | `status`, `row[\"Cust No\"]` | a column of the row as it is after the change, or as it was before a delete; after the steps that stand before |
-| `before.status`, `after.status` | the same column of one of the two rows; null where there is no such row |
+| `before.status`, `after.status` | the same column of one of the two rows; null where there is no such row, not known where there was one that the source did not send (PostgreSQL sends the row before an update under `REPLICA IDENTITY FULL`) |
 | `before == null` | there is no row before, as with an insert |
 | `changed(\"status\")` | the update changed the column; an insert, a read and a delete change every column |
 | `has(after.note)` | the source sent the value |

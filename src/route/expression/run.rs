@@ -33,8 +33,17 @@ impl<'a> Input<'a> {
     }
 
     fn raw(&self, image: Image, slot: usize) -> Raw<'a> {
-        // A row that is not there has nulls, as an outer join has.
-        self.image(image).map_or(Raw::Null, |view| view.value(slot))
+        match self.image(image) {
+            Some(view) => view.value(slot),
+            None if self.is_unsent(image) => Raw::Unavailable,
+            // A row that is not there has nulls, as an outer join has.
+            None => Raw::Null,
+        }
+    }
+
+    /// There was such a row, and the source did not send it.
+    fn is_unsent(&self, image: Image) -> bool {
+        image == Image::Before && self.before.is_none() && (self.op == Op::Update || self.moved)
     }
 }
 
@@ -63,7 +72,7 @@ impl Node {
                 let has = input.image(*image).is_some() && input.raw(*image, *slot) != Raw::Unavailable;
                 Ok(Value::Bool(has))
             }
-            Node::Missing(image) => Ok(Value::Bool(input.image(*image).is_none())),
+            Node::Missing(image) => Ok(Value::Bool(input.image(*image).is_none() && !input.is_unsent(*image))),
             Node::Changed(slots) => changed(slots, input),
             Node::Op => Ok(Value::Text(Cow::Borrowed(input.op.name()))),
             Node::Not(node) => Ok(match truth(node.run(input)?) {
@@ -170,10 +179,13 @@ fn is_in<'a>(one: &Value<'a>, list: &'a [Node], input: &Input<'a>) -> Result<Val
 
 /// An insert, a read and a delete change every column. What the source did not send of an updated row is as it was.
 fn changed<'a>(slots: &[usize], input: &Input<'a>) -> Result<Value<'a>, Reason> {
-    let (Some(before), Some(after)) = (input.before, input.after) else { return Ok(Value::Bool(true)) };
+    let Some(after) = input.after else { return Ok(Value::Bool(true)) };
+    if input.before.is_none() && !input.is_unsent(Image::Before) {
+        return Ok(Value::Bool(true));
+    }
     let mut known = true;
     for slot in slots {
-        match (before.value(*slot), after.value(*slot)) {
+        match (input.raw(Image::Before, *slot), after.value(*slot)) {
             (_, Raw::Unavailable) => {}
             (Raw::Unavailable, _) => known = false,
             (old, new) if old != new => return Ok(Value::Bool(true)),

@@ -163,7 +163,14 @@ fn rows_before_and_after_are_compared() {
     assert_eq!(update("changed(\"status\")", Some(with(Some("A"))), with(None)), "false", "not sent: as it was");
     assert_eq!(update("changed(\"status\")", Some(with(None)), with(Some("A"))), "unavailable");
     assert_eq!(update("before.status == 'A' && status == 'S'", Some(with(Some("A"))), with(Some("S"))), "true");
-    assert_eq!(update("before == null", None, ROW), "true");
+    // There was a row before, of which nothing was sent.
+    assert_eq!(update("before == null", None, ROW), "false");
+    assert_eq!(update("before.status == 'A'", None, ROW), "unavailable");
+    assert_eq!(update("changed(\"status\")", None, with(Some("A"))), "unavailable");
+    assert_eq!(update("changed(\"status\")", None, with(None)), "false");
+    assert_eq!(update("has(before.status)", None, ROW), "false");
+    assert_eq!(say("before == null", Op::Insert, None, Some(ROW)), Ok("true".into()));
+    assert_eq!(say("before.status == null", Op::Insert, None, Some(ROW)), Ok("true".into()));
     assert_eq!(say("before != null", Op::Delete, Some(ROW), None), Ok("true".into()));
     assert_eq!(say("changed(\"status\")", Op::Insert, None, Some(ROW)), Ok("true".into()));
     assert_eq!(say("status", Op::Delete, Some(ROW), None), Ok("A".into()), "the row that is gone");
