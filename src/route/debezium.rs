@@ -7,21 +7,15 @@ use towpath_contract::{Kind, Op, Value};
 
 use super::format::Facts;
 use super::json::write_string;
-use super::plan::{ColumnPlan, RoutePlan};
+use super::plan::ColumnPlan;
 use super::rows::Unwritable;
-use super::transform::{Rows, View};
+use super::transform::View;
 
 /// What stands for a value that the database did not send.
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
 
-/// `rows`: nothing for a row that no message can carry.
-pub(super) fn write_envelope<'p>(
-    facts: &Facts<'_>,
-    route: &'p RoutePlan,
-    rows: Option<&Rows<'_>>,
-    out: &mut Vec<u8>,
-    unfit: &mut Unwritable<'p>,
-) {
+pub(super) fn write_envelope<'a>(facts: &Facts<'a>, out: &mut Vec<u8>, unfit: &mut Unwritable<'a>) {
+    let (route, rows) = (facts.route, facts.rows);
     out.push(b'{');
     if matches!(facts.op, Op::Insert | Op::Update | Op::Delete | Op::Read) {
         for (name, row) in [("before", rows.and_then(|rows| rows.before)), ("after", rows.and_then(|rows| rows.after))]

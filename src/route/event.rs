@@ -142,6 +142,9 @@ impl Scratch {
         let mut refusal = None;
         let event_type = short("type", &form.event_type, &rows, &mut refusal);
         let facts = Facts {
+            form,
+            route,
+            rows: if too_large.is_some() { None } else { Some(&rows) },
             id: &self.id,
             sequence: &self.sequence,
             source: &self.source,
@@ -156,7 +159,6 @@ impl Scratch {
             nullified: self.images.nullified(),
             body_end: &self.body_end,
         };
-        let shown = if too_large.is_some() { None } else { Some(&rows) };
         let why = |refusal: Option<String>, unfit: &Unwritable<'_>| {
             let of_row = || match (too_large, self.images.failure(), unfit.0) {
                 (Some(bytes), ..) => Some(format!(
@@ -176,9 +178,9 @@ impl Scratch {
             Some(bundling) => {
                 self.item.clear();
                 match bundling.form {
-                    BundleForm::Lines => route.format.body(&facts, form, route, shown, &mut self.item, &mut unfit),
+                    BundleForm::Lines => route.format.body(&facts, &mut self.item, &mut unfit),
                     BundleForm::CloudeventsBatch => {
-                        write_structured(&facts, form, route, shown, &mut self.item, &mut unfit);
+                        write_structured(&facts, &mut self.item, &mut unfit);
                     }
                 }
                 let index = self.bundles.iter().position(|open| open.route == route.route).unwrap_or_else(|| {
@@ -220,7 +222,7 @@ impl Scratch {
             event_type: &event_type,
         };
         properties.write(event.buffer(), |out| {
-            route.format.headers(&facts, route, shown, out);
+            route.format.headers(&facts, out);
             for (name, template) in &form.headers {
                 match template.of(&rows) {
                     Ok(text) => write_header(out, name, text.as_bytes()),
@@ -231,7 +233,7 @@ impl Scratch {
             }
         });
         event.end_field();
-        route.format.body(&facts, form, route, shown, event.buffer(), &mut unfit);
+        route.format.body(&facts, event.buffer(), &mut unfit);
         event.end_field();
         let key = if route.changes_key { &self.real_key } else { &self.key };
         let hash = bundle.take().unwrap_or_else(|| key_hash(&plan.subject, key));

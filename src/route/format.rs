@@ -9,7 +9,7 @@ use super::json::write_string;
 use super::plan::{OpPlan, RoutePlan};
 use super::properties::write_header;
 use super::rows::{Unwritable, write_row_alone, write_rows, write_unavailable_names};
-use super::transform::Rows;
+use super::transform::{Rows, View};
 
 /// How an event is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -110,8 +110,12 @@ impl Bundle {
     }
 }
 
-/// What describes an event, whatever its form.
+/// An event that is to be written, whatever its form.
 pub(super) struct Facts<'a> {
+    pub(super) form: &'a OpPlan,
+    pub(super) route: &'a RoutePlan,
+    /// Nothing for a row that no message can carry.
+    pub(super) rows: Option<&'a Rows<'a>>,
     pub(super) id: &'a str,
     pub(super) sequence: &'a str,
     pub(super) source: &'a str,
@@ -139,8 +143,8 @@ impl Format {
         }
     }
 
-    /// The headers that this form has. `rows`: nothing for a row that no message can carry.
-    pub(super) fn headers(self, facts: &Facts<'_>, route: &RoutePlan, rows: Option<&Rows<'_>>, out: &mut Vec<u8>) {
+    /// The headers that this form has.
+    pub(super) fn headers(self, facts: &Facts<'_>, out: &mut Vec<u8>) {
         if self == Format::CloudeventsStructured {
             return;
         }
@@ -157,8 +161,8 @@ impl Format {
         if self == Format::Row {
             write_header(out, "cloudEvents:op", facts.op.name().as_bytes());
             let mut names = Vec::new();
-            if let Some(row) = rows.and_then(|rows| rows.after.or(rows.before)) {
-                write_unavailable_names(row, &route.columns, &mut names);
+            if let Some(row) = facts.row() {
+                write_unavailable_names(row, &facts.route.columns, &mut names);
             }
             if !names.is_empty() {
                 write_header(out, "cloudEvents:unavailable", &names);
@@ -166,44 +170,35 @@ impl Format {
         }
     }
 
-    /// `rows`: nothing for a row that no message can carry.
-    pub(super) fn body<'p>(
-        self,
-        facts: &Facts<'_>,
-        form: &OpPlan,
-        route: &'p RoutePlan,
-        rows: Option<&Rows<'_>>,
-        out: &mut Vec<u8>,
-        unfit: &mut Unwritable<'p>,
-    ) {
+    pub(super) fn body<'a>(self, facts: &Facts<'a>, out: &mut Vec<u8>, unfit: &mut Unwritable<'a>) {
         match self {
-            Format::Cloudevents => write_data(facts, form, route, rows, out, unfit),
-            Format::CloudeventsStructured => write_structured(facts, form, route, rows, out, unfit),
-            Format::Debezium => debezium::write_envelope(facts, route, rows, out, unfit),
-            Format::Row => match rows.and_then(|rows| rows.after.or(rows.before)) {
-                Some(row) => write_row_alone(row, &route.columns, out, unfit),
+            Format::Cloudevents => write_data(facts, out, unfit),
+            Format::CloudeventsStructured => write_structured(facts, out, unfit),
+            Format::Debezium => debezium::write_envelope(facts, out, unfit),
+            Format::Row => match facts.row() {
+                Some(row) => write_row_alone(row, &facts.route.columns, out, unfit),
                 None => out.extend_from_slice(b"{}"),
             },
         }
     }
 }
 
+impl<'a> Facts<'a> {
+    /// As it is now, or as it was before a delete.
+    fn row(&self) -> Option<View<'a>> {
+        self.rows.and_then(|rows| rows.after.or(rows.before))
+    }
+}
+
 /// The body of binary mode, which is the `data` of structured mode.
-fn write_data<'p>(
-    facts: &Facts<'_>,
-    form: &OpPlan,
-    route: &'p RoutePlan,
-    rows: Option<&Rows<'_>>,
-    out: &mut Vec<u8>,
-    unfit: &mut Unwritable<'p>,
-) {
-    out.extend_from_slice(&form.body_start);
-    if let Some(rows) = rows {
+fn write_data<'a>(facts: &Facts<'a>, out: &mut Vec<u8>, unfit: &mut Unwritable<'a>) {
+    out.extend_from_slice(&facts.form.body_start);
+    if let Some(rows) = facts.rows {
         if !facts.key.is_empty() {
             out.extend_from_slice(b",\"key\":");
             out.extend_from_slice(facts.key);
         }
-        write_rows(rows, facts.op, &route.columns, out, unfit);
+        write_rows(rows, facts.op, &facts.route.columns, out, unfit);
         for (nth, name) in facts.nullified.iter().enumerate() {
             out.extend_from_slice(if nth == 0 { b",\"nullified\":[" } else { b"," });
             write_string(name, out);
@@ -216,14 +211,7 @@ fn write_data<'p>(
 }
 
 /// CloudEvents' JSON format, version 1.0.2.
-pub(super) fn write_structured<'p>(
-    facts: &Facts<'_>,
-    form: &OpPlan,
-    route: &'p RoutePlan,
-    rows: Option<&Rows<'_>>,
-    out: &mut Vec<u8>,
-    unfit: &mut Unwritable<'p>,
-) {
+pub(super) fn write_structured<'a>(facts: &Facts<'a>, out: &mut Vec<u8>, unfit: &mut Unwritable<'a>) {
     out.extend_from_slice(b"{\"specversion\":\"1.0\"");
     let texts = [
         ("id", facts.id),
@@ -244,6 +232,6 @@ pub(super) fn write_structured<'p>(
         write_string(key, out);
     }
     out.extend_from_slice(b",\"datacontenttype\":\"application/json\",\"data\":");
-    write_data(facts, form, route, rows, out, unfit);
+    write_data(facts, out, unfit);
     out.push(b'}');
 }

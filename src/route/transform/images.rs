@@ -2,7 +2,7 @@
 
 use towpath_contract::{Change, Row};
 
-use super::run::{Action, BUFFER_BYTES_KEPT, Chosen, Failure, Made, Maker, Outcome, Program, Reason, View, What};
+use super::run::{BUFFER_BYTES_KEPT, Chosen, Failure, Made, Outcome, Program, Reason, View, What};
 use crate::route::expression::{self, Input};
 
 #[derive(Debug, Default)]
@@ -60,11 +60,15 @@ impl Images {
         }
         for doing in &program.doings {
             let done = match &doing.what {
-                What::Act { slot, action } => self.act(rows, *slot, action.as_ref(), nullify),
+                What::Act { slot, action } => self.each_row(rows, *slot, nullify, |row, made, out| {
+                    Some(action.apply(made.input(row, *slot, action.protects())?, out))
+                }),
                 // What an earlier step left undone is no ground to decide on, nor to build on.
                 _ if self.failure.is_some() => Ok(()),
                 What::Set { slot, expression } => self.set(change, *slot, expression, nullify),
-                What::Make { slot, maker } => self.make(rows, *slot, maker.as_ref(), nullify),
+                What::Make { slot, maker } => {
+                    self.each_row(rows, *slot, nullify, |row, made, out| Some(maker.make(View { row, made }, out)))
+                }
                 What::Choose(choice) => {
                     let mut chosen = std::mem::take(&mut self.chosen);
                     let rows = self.of(change);
@@ -91,52 +95,27 @@ impl Images {
         }
     }
 
-    /// What an action makes of one value of each row. One that fails leaves the others done.
-    fn act(
+    /// One value of each row. One that fails leaves the others done. `make` says nothing where there is nothing to do.
+    fn each_row(
         &mut self,
         rows: [(Which, Option<Row<'_>>); 3],
         slot: usize,
-        action: &dyn Action,
         nullify: bool,
+        make: impl Fn(Row<'_>, &Made, &mut Vec<u8>) -> Option<Result<Outcome, Reason>>,
     ) -> Result<(), Reason> {
         let mut failed = None;
         for (which, row) in rows {
             let Some(row) = row else { continue };
             let made = which.of(&mut self.before, &mut self.after, &mut self.linked);
             self.spare.clear();
-            let Some(input) = made.input(row, slot, action.protects()) else { continue };
-            match action.apply(input, &mut self.spare) {
-                Ok(outcome) => made.store(slot, outcome, &mut self.spare),
-                Err(reason) => {
+            match make(row, made, &mut self.spare) {
+                None => {}
+                Some(Ok(outcome)) => made.store(slot, outcome, &mut self.spare),
+                Some(Err(reason)) => {
                     if nullify {
                         made.store(slot, Outcome::Null, &mut self.spare);
                     } else {
                         made.fail(slot);
-                    }
-                    failed.get_or_insert(reason);
-                }
-            }
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    fn make(
-        &mut self,
-        rows: [(Which, Option<Row<'_>>); 3],
-        slot: usize,
-        maker: &dyn Maker,
-        nullify: bool,
-    ) -> Result<(), Reason> {
-        let mut failed = None;
-        for (which, row) in rows {
-            let Some(row) = row else { continue };
-            let made = which.of(&mut self.before, &mut self.after, &mut self.linked);
-            self.spare.clear();
-            match maker.make(View { row, made }, &mut self.spare) {
-                Ok(outcome) => made.store(slot, outcome, &mut self.spare),
-                Err(reason) => {
-                    if nullify {
-                        made.store(slot, Outcome::Null, &mut self.spare);
                     }
                     failed.get_or_insert(reason);
                 }
