@@ -107,6 +107,7 @@ async fn every_command_of_the_readme_works_with_its_config() {
         let calls: &[&[&str]] = match name.as_str() {
             "check" => &[&["check"], &["check", "--json"]],
             "doctor" => &[&["doctor"], &["doctor", "--json"]],
+            "preview" => &[&["preview", "orders_db.public.orders"], &["preview", "orders_db.public.orders", "--json"]],
             "run" => {
                 running = Some(builder.clone().run());
                 rig.inbox.until_count(1, PATIENCE).await;
