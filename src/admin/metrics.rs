@@ -7,7 +7,6 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use super::status::{
@@ -19,8 +18,7 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 type Number = Gauge<f64, AtomicU64>;
 type Labels = Vec<(&'static str, String)>;
 
-/// All series, made once. Those that tell of a moment are set from a [`Status`] when they are asked for; the pipeline itself
-/// touches only [`Timings`].
+/// All series, made once. They are set from a [`Status`] when they are asked for.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -30,18 +28,6 @@ pub struct Metrics {
     broker: BrokerSeries,
     sources: Vec<(String, SourceSeries)>,
     routes: Vec<(String, RouteSeries)>,
-    pub timings: Timings,
-}
-
-/// How long things take, observed once per batch and never per event.
-#[derive(Clone, Debug)]
-pub struct Timings {
-    /// From handing a batch to the outbox until it is on disk.
-    pub record_seconds: Histogram,
-    /// From publishing to the broker's confirm.
-    pub confirm_seconds: Histogram,
-    /// From the source's commit until the event is settled: what a consumer waits for.
-    pub delivery_seconds: Histogram,
 }
 
 #[derive(Debug)]
@@ -92,12 +78,7 @@ impl Metrics {
         let broker = BrokerSeries::new(&mut of);
         let sources = source_series(&mut of, sources);
         let routes = route_series(&mut of, routes);
-        let timings = Timings {
-            record_seconds: of.histogram("record_seconds", "From handing a batch to the outbox until it is on disk"),
-            confirm_seconds: of.histogram("confirm_seconds", "From publishing to the broker's confirm"),
-            delivery_seconds: of.histogram("delivery_seconds", "From the source's commit until the event is settled"),
-        };
-        Metrics { registry: of.registry, up, uptime, outbox, broker, sources, routes, timings }
+        Metrics { registry: of.registry, up, uptime, outbox, broker, sources, routes }
     }
 
     /// The text of `/metrics`. `None`: the event loop did not answer; the other series keep what they last were.
@@ -144,13 +125,6 @@ impl Maker {
         let number = Number::default();
         self.registry.register(name, help, number.clone());
         number
-    }
-
-    fn histogram(&mut self, name: &str, help: &str) -> Histogram {
-        // 250 µs to about 65 s, by powers of four: fine enough to see a slow disk, coarse enough to be cheap.
-        let histogram = Histogram::new(exponential_buckets(0.000_25, 4.0, 10));
-        self.registry.register(name, help, histogram.clone());
-        histogram
     }
 
     fn numbers(&mut self, name: &str, help: &str) -> Family<Labels, Number> {
@@ -297,7 +271,6 @@ mod tests {
         let metrics = Metrics::new(&["orders_db"], &["orders_db"]);
         let mut status = healthy();
         status.sources[0].lag_seconds = None;
-        metrics.timings.record_seconds.observe(0.002);
         let text = metrics.text(Some(&status));
         for line in [
             "towpath_up 1.0",
@@ -309,7 +282,6 @@ mod tests {
             "towpath_outbox_unsettled_events 12.0",
             "towpath_broker_up 1.0",
             "towpath_route_published_total{route=\"orders_db\"} 1234555",
-            "towpath_record_seconds_count 1",
             "# EOF",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n--- not in\n{text}");

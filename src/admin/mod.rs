@@ -14,6 +14,6 @@ pub mod status;
 
 pub use api::SnapshotCall;
 pub use command::{Command, Handle, Outcome, Refusal, RefusalKind, Reply, channel};
-pub use metrics::{Metrics, Timings};
+pub use metrics::Metrics;
 pub use server::Server;
 pub use status::Status;
