@@ -211,15 +211,16 @@ async fn what_was_not_confirmed_is_published_again() {
         rig.broker_link.half_open();
         rig.postgres.sql("INSERT INTO t SELECT g FROM generate_series(1, 100) g").await;
         // Published into the silence: they wait, unless the bug settles what nobody confirmed.
-        let wanted = match plant.0 {
-            Some(_) => "towpath_route_published_total{route=\"db\"} 101",
-            None => "towpath_outbox_unsettled_events 100.0",
-        };
-        eventually("a hundred events to be published", PATIENCE, async || {
-            let metrics = rig.admin().get("/metrics").await.1;
-            if metrics.contains(wanted) { Ok(()) } else { Err(metrics) }
-        })
-        .await;
+        if plant.0.is_some() {
+            // The bug's harm shows nowhere: that is what is wrong with it.
+            tokio::time::sleep(HARM_WITHIN).await;
+        } else {
+            eventually("a hundred events to wait", PATIENCE, async || {
+                let metrics = rig.admin().get("/metrics").await.1;
+                if metrics.contains("towpath_outbox_unsettled_events 100.0") { Ok(()) } else { Err(metrics) }
+            })
+            .await;
+        }
         rig.broker_link.reset();
         rig.broker_link.heal();
         plant.folded(&mut rig, false).await
