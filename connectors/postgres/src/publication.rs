@@ -47,9 +47,14 @@ pub(crate) async fn prepare(client: &Client, wanted: &Wanted<'_>) -> Result<Opti
     let operation = format!("preparing the publication {}", wanted.publication);
     let listed = list_tables(client, wanted.selection).await?;
     let halved = roots_with_unselected_leaves(&listed);
+    let exposed = exposed(&listed, wanted.server_version >= 130_000);
     let tables = publishable(listed, wanted.server_version >= 130_000);
     let tables: Vec<Table> = tables.into_iter().map(|listed| listed.table).collect();
     let Some(found) = look_up(client, wanted, &operation).await? else {
+        if let Some(exposed) = exposed.iter().find(|exposed| tables.contains(&exposed.table)) {
+            let (message, help) = breaks(exposed);
+            return Err(Error::operator(ErrorKind::Setup, operation, message).with_help(help));
+        }
         if !wanted.create {
             return Err(Error::operator(ErrorKind::Setup, operation, "it does not exist, and `create` is false")
                 .with_help(format!("create it: {}", creation_sql(wanted, &tables))));
@@ -71,7 +76,7 @@ pub(crate) async fn prepare(client: &Client, wanted: &Wanted<'_>) -> Result<Opti
             .with_help(format!("its owner runs: {fix} (or `tables` names the partitions)")));
     }
     if !found.puballtables {
-        add_missing(client, wanted, &found, &tables, &operation).await?;
+        add_missing(client, wanted, &found, &tables, &exposed, &operation).await?;
     }
     warn_of_filters(client, wanted, &operation).await?;
     mark(client, wanted.publication, wanted.slot).await
@@ -93,12 +98,19 @@ pub(crate) async fn wanted_tables(client: &Client, selection: &Selection, by_roo
     Ok(publishable(list_tables(client, selection).await?, by_root))
 }
 
+/// As the server finds a row's identity (`RelationGetIndexList`): where there is none, UPDATE and DELETE on a published table fail.
+const WITHOUT_IDENTITY: &str = "c.relkind = 'r' AND (c.relreplident = 'n' OR c.relreplident IN ('d', 'i') AND NOT EXISTS \
+     (SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid AND x.indisvalid AND x.indimmediate \
+     AND CASE c.relreplident WHEN 'd' THEN x.indisprimary ELSE x.indisreplident END))";
+
 async fn list_tables(client: &Client, selection: &Selection) -> Result<Vec<Listed>> {
-    let query = "SELECT c.oid, n.nspname, c.relname, c.relkind, i.inhparent FROM pg_catalog.pg_class c \
+    let query = format!(
+        "SELECT c.oid, n.nspname, c.relname, c.relkind, i.inhparent, {WITHOUT_IDENTITY} FROM pg_catalog.pg_class c \
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_catalog.pg_inherits i ON c.relispartition AND i.inhrelid = c.oid \
-         WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' ORDER BY n.nspname, c.relname";
-    let rows = sql::rows(client, "listing the tables", query).await?;
+         WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' ORDER BY n.nspname, c.relname"
+    );
+    let rows = sql::rows(client, "listing the tables", &query).await?;
     let tables = rows
         .iter()
         .map(|row| {
@@ -110,6 +122,7 @@ async fn list_tables(client: &Client, selection: &Selection) -> Result<Vec<Liste
                 table: (schema, name),
                 root: kind == "p",
                 selected,
+                without_identity: sql::text(row, 5) == "t",
             }
         })
         .collect();
@@ -123,21 +136,52 @@ pub(crate) struct Listed {
     /// A partitioned table, which holds no rows of its own.
     root: bool,
     selected: bool,
+    /// Once it is published, nobody can update it or delete from it.
+    without_identity: bool,
 }
 
 /// Partitioned tables that are selected, and of which a leaf is not by its own name.
 fn roots_with_unselected_leaves(tables: &[Listed]) -> Vec<Table> {
-    let is_below = |table: &Listed, root: &Listed| {
-        let mut parent = table.parent.as_ref();
-        while let Some(oid) = parent.filter(|oid| **oid != root.oid) {
-            parent = tables.iter().find(|other| other.oid == *oid).and_then(|ancestor| ancestor.parent.as_ref());
-        }
-        parent.is_some()
-    };
     let halved = |root: &&Listed| {
-        root.root && root.selected && tables.iter().any(|leaf| !leaf.root && !leaf.selected && is_below(leaf, root))
+        root.root
+            && root.selected
+            && tables.iter().any(|leaf| !leaf.root && !leaf.selected && is_below(leaf, root, tables))
     };
     tables.iter().filter(halved).map(|root| root.table.clone()).collect()
+}
+
+fn is_below(table: &Listed, root: &Listed, tables: &[Listed]) -> bool {
+    let mut parent = table.parent.as_ref();
+    while let Some(oid) = parent.filter(|oid| **oid != root.oid) {
+        parent = tables.iter().find(|other| other.oid == *oid).and_then(|ancestor| ancestor.parent.as_ref());
+    }
+    parent.is_some()
+}
+
+/// A table that is not to be published, and the one that stands in the way: itself, or a partition of it.
+struct Exposed {
+    table: Table,
+    culprit: Table,
+}
+
+/// Of the tables that are to be published, those that would break for every application.
+fn exposed(tables: &[Listed], by_root: bool) -> Vec<Exposed> {
+    let culprits: Vec<&Listed> = tables.iter().filter(|table| table.without_identity).collect();
+    let wanted = |table: &&Listed| table.selected || !by_root;
+    let through = |table: &Listed| {
+        let culprit = culprits.iter().find(|culprit| culprit.oid == table.oid || is_below(culprit, table, tables));
+        culprit.map(|culprit| Exposed { table: table.table.clone(), culprit: culprit.table.clone() })
+    };
+    tables.iter().filter(wanted).filter_map(through).collect()
+}
+
+fn breaks(exposed: &Exposed) -> (String, String) {
+    let (schema, name) = &exposed.culprit;
+    let message = format!(
+        "{schema}.{name} has no usable REPLICA IDENTITY: once it is published, UPDATE and DELETE on it fail for every application"
+    );
+    let fix = format!("ALTER TABLE {} REPLICA IDENTITY FULL;", qualified(schema, name));
+    (message, format!("its owner gives it a primary key, or runs: {fix} Or leave it out of `tables`"))
 }
 
 fn publishable(tables: Vec<Listed>, by_root: bool) -> Vec<Listed> {
@@ -201,6 +245,7 @@ async fn add_missing(
     wanted: &Wanted<'_>,
     found: &Publication,
     tables: &[Table],
+    exposed: &[Exposed],
     operation: &str,
 ) -> Result<()> {
     let query = format!(
@@ -214,6 +259,15 @@ async fn add_missing(
     if !found.pubviaroot && wanted.server_version >= 130_000 {
         // The view then shows the leaves of a published root, and the stream names them.
         missing = without_published_roots(client, wanted, missing, operation).await?;
+    }
+    for exposed in exposed {
+        let Some(at) = missing.iter().position(|table| *table == exposed.table) else { continue };
+        let (message, help) = breaks(exposed);
+        if wanted.first_run {
+            return Err(Error::operator(ErrorKind::Setup, operation, message).with_help(help));
+        }
+        tracing::warn!("{} is not added to the publication: {message}; {help}", table_list(&missing[at..=at]));
+        missing.remove(at);
     }
     if missing.is_empty() {
         return Ok(());
@@ -325,7 +379,7 @@ mod tests {
 
     fn listed(oid: &str, parent: Option<&str>, root: bool, selected: bool) -> Listed {
         let table = ("s".to_owned(), format!("t{oid}"));
-        Listed { oid: oid.into(), parent: parent.map(str::to_owned), table, root, selected }
+        Listed { oid: oid.into(), parent: parent.map(str::to_owned), table, root, selected, without_identity: false }
     }
 
     fn names(tables: &[(&str, Option<&str>, bool, bool)], by_root: bool) -> Vec<String> {

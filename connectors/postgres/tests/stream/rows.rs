@@ -1,7 +1,7 @@
 //! What becomes of one row's change.
 
 use serde_json::json;
-use towpath_contract::KeyKind;
+use towpath_contract::{KeyKind, Resume};
 
 use crate::harness::{Db, Tap, major};
 
@@ -54,12 +54,12 @@ async fn the_replica_identity_says_what_is_known_of_the_old_row() {
          CREATE TABLE ind (id int PRIMARY KEY, a text NOT NULL, b text); CREATE UNIQUE INDEX ind_a ON ind (a);
          ALTER TABLE ind REPLICA IDENTITY USING INDEX ind_a;
          CREATE TABLE bag (a text, b text); ALTER TABLE bag REPLICA IDENTITY FULL;
-         CREATE TABLE non (id int PRIMARY KEY, a text); ALTER TABLE non REPLICA IDENTITY NOTHING",
+         CREATE TABLE non (id int PRIMARY KEY, a text)",
         "INSERT INTO def VALUES (1, 'a', 'b'); UPDATE def SET a = 'c'; DELETE FROM def;
          INSERT INTO ful VALUES (1, 'a', 'b'); UPDATE ful SET a = 'c'; DELETE FROM ful;
          INSERT INTO ind VALUES (1, 'a', 'b'); UPDATE ind SET b = 'c'; UPDATE ind SET a = 'd'; DELETE FROM ind;
          INSERT INTO bag VALUES ('a', NULL); UPDATE bag SET b = 'c'; UPDATE bag SET b = 'c'; DELETE FROM bag;
-         INSERT INTO non VALUES (1, 'a')",
+         ALTER TABLE non REPLICA IDENTITY NOTHING; INSERT INTO non VALUES (1, 'a')",
     )
     .await;
     assert_eq!(
@@ -203,7 +203,8 @@ async fn before_postgresql_13_partitions_come_under_their_own_names() {
     }
     let db = Db::new(
         "CREATE TABLE p (id int, part int) PARTITION BY LIST (part);
-         CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2)",
+         CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1); CREATE TABLE p2 PARTITION OF p FOR VALUES IN (2);
+         ALTER TABLE p1 REPLICA IDENTITY FULL; ALTER TABLE p2 REPLICA IDENTITY FULL",
     )
     .await;
     let mut tap = db.tap(json!({ "tables": ["public.p", "public.fence"] })).await;
@@ -306,6 +307,8 @@ async fn logical_messages_come_where_they_were_written() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_without_any_key_still_delivers_its_inserts() {
     let db = Db::new("CREATE TABLE t (a int, b int)").await;
+    // Somebody published it who knows that it is only inserted into.
+    db.sql(&format!("CREATE PUBLICATION towpath_{} FOR TABLE t, fence", db.name)).await;
     let mut tap = db.tap(json!({})).await;
     db.sql("INSERT INTO t VALUES (1, 2)").await;
     let mut batch = towpath_contract::Batch::new();
@@ -313,4 +316,38 @@ async fn a_table_without_any_key_still_delivers_its_inserts() {
         tap.capture.next(&mut batch).await.unwrap();
     }
     assert_eq!(batch.changes().next().unwrap().table().key, KeyKind::None);
+}
+
+/// A published table without an identity can be updated by nobody: the applications come before the capture.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_would_break_for_its_applications_is_not_published() {
+    for table in [
+        "CREATE TABLE t (a int, b int)",
+        "CREATE TABLE t (a int PRIMARY KEY, b int); ALTER TABLE t REPLICA IDENTITY NOTHING",
+        "CREATE TABLE t (a int PRIMARY KEY DEFERRABLE, b int)",
+        "CREATE TABLE t (a int NOT NULL, b int); CREATE UNIQUE INDEX t_a ON t (a); ALTER TABLE t REPLICA IDENTITY USING INDEX t_a; DROP INDEX t_a",
+    ] {
+        let db = Db::new(table).await;
+        let error =
+            Tap::try_open(db.source(json!({})), Resume::default()).await.map(drop).expect_err("it is not published");
+        assert!(error.message.contains("public.t has no usable REPLICA IDENTITY"), "{table}: {error}");
+        db.sql("INSERT INTO t VALUES (1, 1); UPDATE t SET b = 2; DELETE FROM t").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_would_break_is_not_added_later_and_the_others_go_on() {
+    let db = Db::new("CREATE TABLE t (a int PRIMARY KEY)").await;
+    let mut tap = db.tap(json!({})).await;
+    tap.drain(&db).await;
+    let resume = tap.close().await;
+    db.sql("CREATE TABLE bare (a int, b int); CREATE TABLE more (a int PRIMARY KEY)").await;
+    let mut tap = Tap::open(db.source(json!({})), resume).await;
+    db.sql(
+        "INSERT INTO bare VALUES (1, 1); UPDATE bare SET b = 2; INSERT INTO more VALUES (1); INSERT INTO t VALUES (1)",
+    )
+    .await;
+    assert_eq!(tap.drain(&db).await, ["insert more [1]", "insert t [1]"]);
+    let told = tap.capture.progress().uncaptured;
+    assert!(told.len() == 1 && told[0].contains("public.bare"), "{told:?}");
 }

@@ -28,7 +28,7 @@ const EVENTFUL: &str = "BEGIN;
     DELETE FROM t WHERE id BETWEEN 1500 AND 1600; TRUNCATE other, another;
     COMMIT";
 
-const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, note text); CREATE TABLE other (id int PRIMARY KEY); CREATE TABLE another (id int)";
+const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, note text); CREATE TABLE other (id int PRIMARY KEY); CREATE TABLE another (id int PRIMARY KEY)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_streamed_in_progress_is_the_same_as_one_sent_whole() {
