@@ -68,11 +68,14 @@ bench: install
 	@cargo build --release --package towpath --bin towpath --example bench
 	@cargo run --quiet --release --package towpath --example bench -- $(BENCH)
 
-demo: install
+demo: install-servers
 	@cargo build --quiet --package towpath --bin towpath --example demo
 	@cargo run --quiet --package towpath --example demo
 
-install: install-tools
+install: install-tools install-servers
+
+.PHONY: install-servers
+install-servers:
 	@tests/support/install.sh
 
 # Debug builds: the tools run for seconds, and would be built for minutes.

@@ -103,8 +103,10 @@ fn sources(status: &Status, lag_max: Duration, all: &mut Vec<Reason>) {
             }
             SourceState::Stopped { error, help } => {
                 let resume = format!("then `towpath resume {}`", source.name);
-                let help =
-                    help.as_ref().map_or_else(|| format!("mend it, {resume}"), |help| format!("{help}; {resume}"));
+                let help = help.as_ref().map_or_else(
+                    || format!("mend it, {resume}"),
+                    |help| format!("{}; {resume}", help.trim_end_matches(';')),
+                );
                 all.push(lasting(&subject, code, error, Some(&help)));
             }
             SourceState::Gap { error, help } => all.push(lasting(&subject, code, error, help.as_deref())),

@@ -140,7 +140,8 @@ fn transforms() -> String {
     let steps = super::schema::node_at(config_schema(), path.segments()).map(Form::of);
     let Some(Form::One { keys, .. }) = steps else { panic!("a step is a map of one key") };
     for (name, node) in keys {
-        let _ = write!(page, "\n## `{name}`\n\n{}\n", description(node).replace('\n', " "));
+        let paragraphs = description(node).split("\n\n").map(|paragraph| paragraph.replace('\n', " "));
+        let _ = write!(page, "\n## `{name}`\n\n{}\n", paragraphs.collect::<Vec<_>>().join("\n\n"));
         let mut options = String::new();
         list_options(&mut options, node);
         if !options.is_empty() {
@@ -192,9 +193,9 @@ that takes the same table publishes its rows as they are.
 
 ## Expressions
 
-`filter`, `set` and `branch` take expressions, in the words of [CEL](https://cel.dev). They are read and their types checked when the
-config is, and against the tables at the start: a column that is not there, or a text that is compared with a number, is an error
-with the line of the config.
+`filter`, `set` and `branch` take expressions, in the words of [CEL](https://cel.dev). They are read when the config is, functions and
+patterns too, and held against the tables at the start: a column that is not there, or a text that is compared with a number, is an
+error with the line of the config.
 
 | written | is |
 |---|---|

@@ -48,6 +48,22 @@ fn a_wrong_step_names_its_place_and_what_is_allowed() {
             "routes[0].transform[0].implied_decimal.a: found `40`, expected a whole number from 1 to 38",
         ),
         (
+            "filter: \"1 + 1\"",
+            "routes[0].transform[0].filter: this is a whole number, and a condition is true or false",
+        ),
+        ("filter: \"sise(a) > 1\"", "transform[0].filter: there is no function `sise`\n    did you mean `size`?"),
+        ("filter: \"a > 1 && b.matches('(')\"", "transform[0].filter: the pattern of `matches` cannot be read"),
+        ("set: { x: \"1 + 'a'\" }", "transform[0].set.x: `+` cannot take a whole number and a text"),
+        ("branch: [{ when: \"'a'\", type: b }]", "transform[0].branch[0].when: this is a text"),
+        (
+            "emit_when: { a: { 'A -> S': B, 'A->S': C } }",
+            "transform[0].emit_when.a.\"A->S\": this transition stands here twice",
+        ),
+        (
+            "branch: [{ when: \"a == 1\", routing_key: '{{ row.a | upcase }}' }]",
+            "transform[0].branch[0].routing_key: the template cannot be rendered: unknown filter",
+        ),
+        (
             "legacy_date: { a: yymm }",
             "routes[0].transform[0].legacy_date.a: found `yymm`, which is not one of the allowed words",
         ),

@@ -1,6 +1,6 @@
 //! `towpath doctor`: every source and the broker, looked at live. Changes nothing.
 
-use towpath_contract::{Finding, Known, Severity, Source};
+use towpath_contract::{Finding, Known, OldRows, Severity, Source};
 
 use super::unfit;
 use crate::cli::engine::Examined;
@@ -20,9 +20,10 @@ pub(super) async fn examine(config: &Checked) -> Vec<Examined> {
     let stored = peeked.unwrap_or_default();
     for source in &config.sources {
         let live = registry::source(&source.name, &source.config, &super::spool_folder(&config.outbox.sqlite));
-        let known = Known { resume: stored.get(&source.name).cloned(), outbox_bytes_max: config.outbox.max_size.0 };
-        let mut findings = live.doctor(known).await;
-        findings.extend(steps_that_cannot_be_done(config, source, &*live).await);
+        let (unfit, old_rows) = held_against_routes(config, source, &*live).await.unwrap_or_default();
+        let resume = stored.get(&source.name).cloned();
+        let mut findings = live.doctor(Known { resume, outbox_bytes_max: config.outbox.max_size.0, old_rows }).await;
+        findings.extend(unfit);
         examined.push(Examined { subject: format!("source {}", source.name), findings });
     }
     let exchanges = config.routes.iter().flat_map(CheckedRoute::exchanges);
@@ -31,22 +32,34 @@ pub(super) async fn examine(config: &Checked) -> Vec<Examined> {
     examined
 }
 
-/// On the tables as they are now. A source that cannot be asked has said so itself.
-async fn steps_that_cannot_be_done(config: &Checked, source: &CheckedSource, live: &dyn Source) -> Option<Finding> {
+/// On the tables as they are now: what of the routes does not fit them, and what of them the routes need. A source that cannot be
+/// asked says so itself.
+async fn held_against_routes(
+    config: &Checked,
+    source: &CheckedSource,
+    live: &dyn Source,
+) -> Option<(Vec<Finding>, Vec<OldRows>)> {
     let routes: Vec<_> = config.routes.iter().map(|route| super::routed(route, RouteId(0))).collect();
     let router = Router::new(&source.name, &routes);
     if !router.looks_into_rows() {
         return None;
     }
-    let unfit = router.try_on(&live.tables().await.ok()?).err()?;
-    let error = unfit::error(unfit, &config.routes, &config.places);
-    Some(Finding {
-        severity: Severity::Error,
-        code: "transform",
-        message: format!("{}: {}", error.operation, error.message),
-        fix: error.help,
-        who: Some("whoever writes the config".into()),
-    })
+    let tables = live.tables().await.ok()?;
+    let unfit = router.unfit(&tables).into_iter().map(|unfit| {
+        let error = unfit::error(unfit, &config.routes, &config.places);
+        Finding {
+            severity: Severity::Error,
+            code: "transform",
+            message: format!("{}: {}", error.operation, error.message),
+            fix: error.help,
+            who: Some("whoever writes the config".into()),
+        }
+    });
+    let old_rows = router.needing_old_rows(&tables).into_iter().map(|need| {
+        let (schema, table) = need.table;
+        OldRows { schema, table, needed_by: unfit::path(&need.route, &need.place, &config.routes).to_string() }
+    });
+    Some((unfit.collect(), old_rows.collect()))
 }
 
 fn unusable(error: &OutboxError) -> Finding {

@@ -10,16 +10,7 @@ use crate::route::{Place, Unfit};
 /// `routes` in the order of the file.
 pub(super) fn error(unfit: Unfit, routes: &[CheckedRoute], places: &Places) -> Error {
     let Unfit { route, place, fault } = unfit;
-    let index = routes.iter().position(|configured| configured.name == route).unwrap_or_default();
-    let path = KeyPath::root().key("routes").index(index);
-    let path = match place {
-        Place::Step(step) => {
-            let name = routes.get(index).and_then(|route| route.steps.get(step)).map_or("", |step| step.name());
-            path.key("transform").index(step).key(name)
-        }
-        Place::Event(keys) => keys.iter().fold(path.key("event"), |path, key| path.key(key)),
-    };
-    let problem = place_fault(&path, fault);
+    let problem = place_fault(&path(&route, &place, routes), fault);
     let shown = places.may_show(&problem.path);
     let mut record = places.record(problem);
     let mut help = record.help.take().unwrap_or_default();
@@ -29,4 +20,17 @@ pub(super) fn error(unfit: Unfit, routes: &[CheckedRoute], places: &Places) -> E
     }
     let operation = format!("transforming the changes of route {route}");
     Error::operator(ErrorKind::Setup, operation, record.to_string()).with_help(help)
+}
+
+/// Where in the file a place in a route is. `routes` in the order of the file.
+pub(super) fn path(route: &str, place: &Place, routes: &[CheckedRoute]) -> KeyPath {
+    let index = routes.iter().position(|configured| configured.name == route).unwrap_or_default();
+    let path = KeyPath::root().key("routes").index(index);
+    match place {
+        Place::Step(step) => {
+            let name = routes.get(index).and_then(|route| route.steps.get(*step)).map_or("", |step| step.name());
+            path.key("transform").index(*step).key(name)
+        }
+        Place::Event(keys) => keys.iter().fold(path.key("event"), |path, key| path.key(key)),
+    }
 }

@@ -2,6 +2,7 @@
 
 use towpath_contract::{Batch, Op, Position, Transaction, Value};
 
+use super::Router;
 use super::plan::{OnError, Place, Route};
 use super::transform::examples::step;
 use super::transform_tests::{body, customers, route, routed};
@@ -121,14 +122,21 @@ fn a_row_that_gets_another_key_is_neither_gone_nor_new() {
     batch.begin_transaction(Transaction { id: "7".into(), commit_time_us: 1 });
     let at = |byte: u8| Position::from_bytes(&[byte]).expect("short");
     batch.change(Op::Delete, &table, at(0)).before(values(row("S"))).linked(values(KEY));
-    batch.change(Op::Insert, &table, at(1)).after(values(row("A"))).linked(values(KEY));
-    batch.change(Op::Insert, &table, at(2)).after(values(row("B"))).linked(values(KEY));
-    let steps = ["emit_when: { STATUS: { 'S -> gone': Erased, 'new -> A': Placed } }"];
+    batch.change(Op::Insert, &table, at(1)).after(values(row("A"))).linked(values(row("S")));
+    batch.change(Op::Insert, &table, at(2)).after(values(row("A"))).linked(values(row("A")));
+    // The source logs keys alone.
+    batch.change(Op::Insert, &table, at(3)).after(values(row("A"))).linked(values(KEY));
+    batch.change(Op::Insert, &table, at(4)).after(values(row("B"))).linked(values(KEY));
+    let steps = ["emit_when: { STATUS: { 'S -> gone': Erased, 'new -> A': Placed, 'S -> A': Back } }"];
     let events = routed(&batch, route("db.public.customers", &steps)).expect("it fits");
     let reasons: Vec<_> = events.iter().map(|event| event.parked).collect();
     let unknown =
-        "transform[0] (`emit_when`) cannot be done: it needs the row before the change, which the source did not send";
-    assert_eq!(reasons, [Some(unknown)], "what may have become A in the same update is not guessed");
+        "transform[0] (`emit_when`) cannot be done: it needs a value before the change that the source did not send";
+    assert_eq!(reasons, [None, Some(unknown)], "what may have become A in the same update is not guessed");
+    assert_eq!(types(&events)[0], "Back");
+    let changed = routed(&batch, route("db.public.customers", &["filter: \"changed('STATUS')\""])).expect("it fits");
+    let reasons: Vec<_> = changed.iter().map(|event| event.parked.is_some()).collect();
+    assert_eq!(reasons, [false, false, true, true], "the delete and the first insert; the others are not known");
 }
 
 #[test]
@@ -192,6 +200,49 @@ fn templates_see_the_row_as_the_steps_left_it() {
     );
     let error = routed(&batch, with_templates(&["drop: [STATUS]"])).map(drop).expect_err("it is not there");
     assert!(error.fault.message.contains("`row.STATUS`"), "{}", error.fault.message);
+}
+
+#[test]
+fn where_an_event_goes_may_depend_on_a_type_that_depends_on_the_row() {
+    let mut route = route("db.public.customers", &["emit_when: { STATUS: { '* -> S': 'Order.{{ row.CUST_NO }}' } }"]);
+    route.event.event_type = "{{ row.STATUS }}".into();
+    route.event.routing_key = "orders.{{ type }}".into();
+    route.event.headers = [("kind".to_owned(), "{{ type | upper }}".to_owned())].into();
+    let events = routed(&changes(&[(Op::Update, Some(row("A")), Some(row("S")))]), route.clone()).expect("it fits");
+    let event = events.get(0);
+    assert_eq!((event.parked, event.routing_key), (None, "orders.Order.K-7"));
+    assert_eq!(header(event.properties, "kind"), "ORDER.K-7");
+    route.steps.clear();
+    let events = routed(&changes(&[(Op::Delete, Some(KEY), None)]), route).expect("it fits");
+    let reason = events.get(0).parked.expect("it has no type");
+    assert!(reason.starts_with("event.type cannot be rendered"), "{reason}");
+}
+
+#[test]
+fn what_of_a_route_needs_the_row_before_a_change_is_known_beforehand() {
+    let needs = |steps: &[&str], routing_key: Option<&str>| {
+        let mut route = route("db.public.customers", steps);
+        route.event.routing_key = routing_key.unwrap_or("x").into();
+        let found = Router::new("db", &[route]).needing_old_rows(&[(*customers()).clone()]);
+        found.into_iter().map(|need| need.place).collect::<Vec<_>>()
+    };
+    let nothing: &[Place] = &[];
+    let step = |step| vec![Place::Step(step)];
+    assert_eq!(needs(&["trim: [EMAIL]", "emit_when: { STATUS: { 'A -> S': Shipped } }"], None), step(1));
+    assert_eq!(needs(&["emit_when: { STATUS: { 'new -> A': Placed } }"], None), nothing);
+    assert_eq!(needs(&["filter: \"changed('EMAIL')\""], None), step(0));
+    assert_eq!(needs(&["filter: \"CUST_NO != ''\""], None), nothing, "the key is always sent");
+    assert_eq!(needs(&["filter: \"STATUS == 'A'\""], None), step(0), "it is not known of a row that is deleted");
+    assert_eq!(needs(&["filter: { when: \"STATUS == 'A'\", unknown: keep }"], None), nothing);
+    assert_eq!(needs(&["filter: \"op == 'insert'\""], None), nothing);
+    assert_eq!(needs(&["branch: [{ when: \"STATUS == 'A'\", type: a }]"], None), step(0));
+    assert_eq!(needs(&["set: { was: before.STATUS }"], None), step(0));
+    assert_eq!(needs(&["set: { twice: SINCE * 2 }"], None), nothing);
+    let routing_key = vec![Place::Event(vec!["routing_key".into()])];
+    assert_eq!(needs(&[], Some("{{ row.STATUS }}")), routing_key);
+    assert_eq!(needs(&[], Some("{{ before.CUST_NO }}")), routing_key);
+    assert_eq!(needs(&[], Some("{{ row.CUST_NO }}")), nothing);
+    assert_eq!(needs(&[], Some("{{ row.STATUS | default('none') }}")), nothing);
 }
 
 #[test]

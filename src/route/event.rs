@@ -140,7 +140,7 @@ impl Scratch {
         }
 
         let mut refusal = None;
-        let event_type = short("type", &form.event_type, &rows, &mut refusal);
+        let event_type = short("type", &form.event_type, &rows, "", &mut refusal);
         let facts = Facts {
             form,
             route,
@@ -208,8 +208,8 @@ impl Scratch {
             }
         };
 
-        let exchange = short("exchange", &form.exchange, &rows, &mut refusal);
-        let routing_key = short("routing_key", &form.routing_key, &rows, &mut refusal);
+        let exchange = short("exchange", &form.exchange, &rows, &event_type, &mut refusal);
+        let routing_key = short("routing_key", &form.routing_key, &rows, &event_type, &mut refusal);
         let mut event = events.start(route.route);
         for field in [self.id.as_bytes(), &self.key, exchange.as_bytes(), routing_key.as_bytes()] {
             event.buffer().extend_from_slice(field);
@@ -224,7 +224,7 @@ impl Scratch {
         properties.write(event.buffer(), |out| {
             route.format.headers(&facts, out);
             for (name, template) in &form.headers {
-                match template.of(&rows) {
+                match template.of(&rows, &event_type) {
                     Ok(text) => write_header(out, name, text.as_bytes()),
                     Err(why) => {
                         refusal.get_or_insert(format!("event.headers.{name} cannot be rendered: {why}"));
@@ -266,8 +266,14 @@ impl Scratch {
 }
 
 /// A template's text for an AMQP short string; empty, and a refusal, where there is none.
-fn short<'t>(key: &str, template: &'t Text, rows: &Rows<'_>, refusal: &mut Option<String>) -> Cow<'t, str> {
-    let why = match template.of(rows) {
+fn short<'t>(
+    key: &str,
+    template: &'t Text,
+    rows: &Rows<'_>,
+    event_type: &str,
+    refusal: &mut Option<String>,
+) -> Cow<'t, str> {
+    let why = match template.of(rows, event_type) {
         Ok(text) if text.len() <= SHORT_STRING_BYTES_MAX => return text,
         Ok(text) => format!("event.{key} has {} bytes for this row; AMQP allows {SHORT_STRING_BYTES_MAX}", text.len()),
         Err(why) => format!("event.{key} cannot be rendered: {why}"),

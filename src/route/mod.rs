@@ -50,6 +50,15 @@ pub struct Router {
     scratch: Scratch,
 }
 
+/// A part of a route that looks at a table's rows as they were.
+#[derive(Debug)]
+pub struct Need {
+    /// Schema and name.
+    pub table: (String, String),
+    pub route: String,
+    pub place: Place,
+}
+
 /// A route of many tables names a column that none of them has: it would not be transformed, or worse, not be hidden.
 fn missing_everywhere(route: &Route, tables: &[TableSchema]) -> Result<(), Unfit> {
     let mut taken = tables.iter().filter(|table| route.from.matches(&table.schema, &table.name));
@@ -91,9 +100,39 @@ impl Router {
 
     /// Whether every route's steps can be done on these tables.
     pub fn try_on(&self, tables: &[TableSchema]) -> Result<(), Unfit> {
-        let plan = |table: &TableSchema| TablePlan::new(&self.source, table, &self.routes).map(drop);
-        tables.iter().try_for_each(plan)?;
-        self.routes.iter().try_for_each(|route| missing_everywhere(route, tables))
+        self.unfit(tables).into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// What of the routes does not fit these tables: of each route and table the first fault.
+    pub fn unfit(&self, tables: &[TableSchema]) -> Vec<Unfit> {
+        let mut found: Vec<Unfit> = Vec::new();
+        for route in &self.routes {
+            let alone = std::slice::from_ref(route);
+            let faults = tables.iter().filter_map(|table| TablePlan::new(&self.source, table, alone).err());
+            for unfit in faults.chain(missing_everywhere(route, tables).err()) {
+                if !found.contains(&unfit) {
+                    found.push(unfit);
+                }
+            }
+        }
+        found
+    }
+
+    /// What of the routes cannot do without the row as it was before a change. Tables that a route does not fit are left out.
+    pub fn needing_old_rows(&self, tables: &[TableSchema]) -> Vec<Need> {
+        let mut needs = Vec::new();
+        for table in tables {
+            let Ok(plan) = TablePlan::new(&self.source, table, &self.routes) else { continue };
+            for route in &plan.routes {
+                let need = |place| Need {
+                    table: (table.schema.clone(), table.name.clone()),
+                    route: route.name.clone(),
+                    place,
+                };
+                needs.extend(route.needing_old_rows().into_iter().map(need));
+            }
+        }
+        needs
     }
 
     /// Appends the events of the batch's changes, in order. `identity` is the capture's, part of every id. `epoch` grows where

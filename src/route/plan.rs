@@ -99,7 +99,7 @@ pub(super) struct ColumnPlan {
 
 pub(super) struct RoutePlan {
     pub(super) route: RouteId,
-    name: String,
+    pub(super) name: String,
     /// Appended to the id of the event, so that two routes' events of one change have two ids. Empty for the first route: with
     /// one route to a table, an id depends on the change alone.
     pub(super) id_suffix: String,
@@ -150,6 +150,22 @@ impl RoutePlan {
         id_suffix(&self.variant_names[variant])
     }
 
+    /// What of it cannot do without the row as it was before a change of which the source sends the key alone.
+    pub(super) fn needing_old_rows(&self) -> Vec<Place> {
+        let sent = |slot| self.columns.iter().any(|column| column.key && column.slot == slot);
+        let steps = self.program.needing_old_row(&sent).into_iter().map(Place::Step);
+        let texts = [Op::Update, Op::Delete].into_iter().flat_map(|op| self.form(None, op).needing_old_row(op, &sent));
+        let mut places: Vec<Place> = steps.chain(texts.map(Place::Event)).collect();
+        let mut seen = Vec::new();
+        places.retain(|place| {
+            !seen.contains(place) && {
+                seen.push(place.clone());
+                true
+            }
+        });
+        places
+    }
+
     /// `variant`: the one that a step chose.
     pub(super) fn form(&self, variant: Option<usize>, op: Op) -> &OpPlan {
         &self.forms[variant.map_or(0, |variant| variant + 1)][op as usize]
@@ -157,7 +173,7 @@ impl RoutePlan {
 }
 
 /// A route that does not fit a table.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Unfit {
     pub route: String,
     pub place: Place,
@@ -285,6 +301,14 @@ pub fn id_suffix(name: &str) -> String {
 }
 
 impl OpPlan {
+    /// Where below `event` the templates stand that may have no text.
+    fn needing_old_row(&self, op: Op, sent: &dyn Fn(usize) -> bool) -> Vec<Vec<String>> {
+        let names = [("type", &self.event_type), ("exchange", &self.exchange), ("routing_key", &self.routing_key)];
+        let names = names.into_iter().map(|(key, text)| (vec![key.to_owned()], text));
+        let headers = self.headers.iter().map(|(name, text)| (vec!["headers".to_owned(), name.clone()], text));
+        names.chain(headers).filter(|(_, text)| text.needs_old_row(op, sent)).map(|(place, _)| place).collect()
+    }
+
     /// # Errors
     /// What is wrong with a template whatever rows come, and where below `event` it stands.
     fn new(

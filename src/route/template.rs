@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use minijinja::{Environment, UndefinedBehavior, Value as Shown};
-use towpath_contract::{Kind, Value};
+use towpath_contract::{Kind, Op, Value};
 
 use super::plan::ColumnPlan;
 use super::transform::{Fault, Rows, View};
@@ -22,6 +22,9 @@ pub struct Names<'a> {
     /// What became of the event's type, for the templates of where it goes.
     pub event_type: Option<&'a str>,
 }
+
+/// What became of the event's type: `{{ type }}`.
+const TYPE: &str = "type";
 
 /// The rows that a template may look into: `{{ row.country }}`.
 const ROWS: [&str; 3] = ["row", "before", "after"];
@@ -82,7 +85,7 @@ fn context(names: &Names<'_>, goes: Goes) -> BTreeMap<&'static str, Shown> {
         ("op", Shown::from(names.op)),
     ]);
     // Its dots separate words, as whoever wrote it means them to.
-    context.extend(names.event_type.map(|event_type| ("type", Shown::from(event_type))));
+    context.extend(names.event_type.map(|event_type| (TYPE, Shown::from(event_type))));
     context
 }
 
@@ -93,6 +96,23 @@ fn context(names: &Names<'_>, goes: Goes) -> BTreeMap<&'static str, Shown> {
 pub fn render(template: &str, names: &Names<'_>, goes: Goes) -> Result<String, minijinja::Error> {
     no_multiplication(template)?;
     environment().render_str(template, context(names, goes))
+}
+
+/// What a template that looks into rows calls and nobody has, as far as one try shows it.
+pub fn unknown_call(template: &str, names: &Names<'_>, goes: Goes) -> Option<minijinja::Error> {
+    let environment = environment();
+    let template = environment.template_from_str(template).ok()?;
+    let mut context = context(names, goes);
+    for row in ROWS {
+        let columns = wants(&template).0.into_iter().filter(|(of, _)| of == row);
+        let values: BTreeMap<String, Shown> = columns.map(|(_, column)| (column, Shown::from("1"))).collect();
+        context.insert(row, Shown::from(values));
+    }
+    use minijinja::ErrorKind::{UnknownFilter, UnknownFunction, UnknownMethod, UnknownTest};
+    let unknown = |error: &minijinja::Error| {
+        matches!(error.kind(), UnknownFilter | UnknownFunction | UnknownMethod | UnknownTest)
+    };
+    template.render(context).err().filter(unknown)
 }
 
 /// Repeating a list costs no fuel, only memory.
@@ -143,8 +163,10 @@ impl Text {
     pub(super) fn new(template: &str, names: &Names<'_>, goes: Goes, columns: &[ColumnPlan]) -> Result<Text, Refusal> {
         let fails = |error: minijinja::Error| Refusal::Fails(error.kind().to_string());
         no_multiplication(template).map_err(fails)?;
-        let (wanted, _) = wants(&environment().template_from_str(template).map_err(fails)?);
-        if wanted.is_empty() {
+        let (wanted, others) = wants(&environment().template_from_str(template).map_err(fails)?);
+        // Its type may differ from row to row.
+        let of_each = names.event_type.is_none() && others.iter().any(|name| name == TYPE);
+        if wanted.is_empty() && !of_each {
             return render(template, names, goes).map(Text::Fixed).map_err(fails);
         }
         let mut found = Vec::with_capacity(wanted.len());
@@ -164,10 +186,20 @@ impl Text {
 
     /// # Errors
     /// Why it has no text for this change, without any value.
-    pub(super) fn of(&self, rows: &Rows<'_>) -> Result<Cow<'_, str>, String> {
+    ///
+    /// `event_type`: what became of the type of the event; empty for the type itself.
+    pub(super) fn of(&self, rows: &Rows<'_>, event_type: &str) -> Result<Cow<'_, str>, String> {
         match self {
             Text::Fixed(text) => Ok(Cow::Borrowed(text)),
-            Text::Each(each) => each.render(rows).map(Cow::Owned),
+            Text::Each(each) => each.render(rows, event_type).map(Cow::Owned),
+        }
+    }
+
+    /// It may have no text where only the columns in `sent` are known of a row before it is updated or deleted.
+    pub(super) fn needs_old_row(&self, op: Op, sent: &dyn Fn(usize) -> bool) -> bool {
+        match self {
+            Text::Fixed(_) => false,
+            Text::Each(each) => each.is_short_of_values(op, sent),
         }
     }
 
@@ -180,26 +212,52 @@ impl Text {
 }
 
 impl Each {
-    fn render(&self, rows: &Rows<'_>) -> Result<String, String> {
-        let mut context: BTreeMap<&str, Shown> = self.names.clone();
-        for row in ROWS {
-            let view = match row {
-                "before" => rows.before,
+    fn render(&self, rows: &Rows<'_>, event_type: &str) -> Result<String, String> {
+        let value = |column: &Wanted| {
+            let view = match column.row {
+                "before" => rows.old(),
                 "after" => rows.after,
                 _ => rows.after.or(rows.before),
             };
-            let columns = self.columns.iter().filter(|column| column.row == row);
-            let values: BTreeMap<String, Shown> =
-                columns.filter_map(|column| Some((column.name.clone(), self.value(column, view?)?))).collect();
-            context.insert(row, Shown::from(values));
-        }
-        let template = self.environment.get_template(TEMPLATE).expect("it was added");
-        template.render(context).map_err(|error| match error.kind() {
+            self.value(column, view?)
+        };
+        self.render_with(value, event_type).map_err(|error| match error.kind() {
             minijinja::ErrorKind::UndefinedError => {
                 "a value that it needs is null, or was not sent; `{{ row.x | default('none') }}` says what to write then".into()
             }
             kind => kind.to_string(),
         })
+    }
+
+    fn render_with(
+        &self,
+        value: impl Fn(&Wanted) -> Option<Shown>,
+        event_type: &str,
+    ) -> Result<String, minijinja::Error> {
+        let mut context: BTreeMap<&str, Shown> = self.names.clone();
+        context.entry(TYPE).or_insert_with(|| Shown::from(event_type));
+        for row in ROWS {
+            let columns = self.columns.iter().filter(|column| column.row == row);
+            let values: BTreeMap<String, Shown> =
+                columns.filter_map(|column| Some((column.name.clone(), value(column)?))).collect();
+            context.insert(row, Shown::from(values));
+        }
+        self.environment.get_template(TEMPLATE).expect("it was added").render(context)
+    }
+
+    /// Tried on a row whose values are all alike.
+    fn is_short_of_values(&self, op: Op, sent: &dyn Fn(usize) -> bool) -> bool {
+        let value = |column: &Wanted| {
+            let known = match (op, column.row) {
+                // An update's old row is sent whole or, under the same key, not at all.
+                (Op::Update, "before") | (Op::Delete, "after") => false,
+                (Op::Update, _) => true,
+                _ => sent(column.slot),
+            };
+            known.then(|| Shown::from(1))
+        };
+        let undefined = |error: minijinja::Error| error.kind() == minijinja::ErrorKind::UndefinedError;
+        self.render_with(value, "").is_err_and(undefined)
     }
 
     /// Nothing for null and what was not sent: neither has a text.

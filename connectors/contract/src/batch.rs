@@ -229,7 +229,8 @@ impl RowBuilder<'_> {
         self.row(Slot::After, values)
     }
 
-    /// The other half of a key update: on the delete the new key, on the insert the old key; the rest unavailable.
+    /// The other half of a key update: on the delete the new key, the rest unavailable; on the insert the row as it was, as far as the
+    /// source sent it.
     pub fn linked<'v>(self, values: impl IntoIterator<Item = Value<'v>>) -> Self {
         self.row(Slot::Linked, values)
     }

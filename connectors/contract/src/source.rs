@@ -88,6 +88,17 @@ pub struct Known {
     pub resume: Option<Resume>,
     /// How much the outbox takes before sources wait: until then a broker that is down pins nothing in the source.
     pub outbox_bytes_max: u64,
+    /// What of the config looks at rows as they were before a change.
+    pub old_rows: Vec<OldRows>,
+}
+
+/// A part of the config that cannot do without all of a table's row as it was before it is updated or deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldRows {
+    pub schema: String,
+    pub table: String,
+    /// The part's path in the config, for people.
+    pub needed_by: String,
 }
 
 /// What is known of a source from earlier runs, read from the outbox.

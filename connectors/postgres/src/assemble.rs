@@ -203,7 +203,7 @@ impl Assembler {
             batch.change(Op::Delete, table, position.encode()).before(before()).linked(new_key);
         }
         let incomplete = after().any(|value| value == Value::Unavailable);
-        batch.change(Op::Insert, table, insert.encode()).after(after()).linked(key_only(table, before()));
+        batch.change(Op::Insert, table, insert.encode()).after(after()).linked(before());
         self.appended(insert, batch);
         if incomplete {
             let row: Vec<Value<'_>> = as_sent(new).collect();

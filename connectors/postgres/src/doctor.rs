@@ -3,6 +3,7 @@
 //! Reads the catalogue and the statistics views; changes nothing. A check that cannot be made becomes a finding itself,
 //! so that one missing right never hides the rest.
 
+mod identity;
 mod publication;
 mod resume;
 mod server;

@@ -99,7 +99,7 @@ pub(crate) async fn wanted_tables(client: &Client, selection: &Selection, by_roo
 }
 
 /// As the server finds a row's identity (`RelationGetIndexList`): where there is none, UPDATE and DELETE on a published table fail.
-const WITHOUT_IDENTITY: &str = "c.relkind = 'r' AND (c.relreplident = 'n' OR c.relreplident IN ('d', 'i') AND NOT EXISTS \
+pub(crate) const WITHOUT_IDENTITY: &str = "c.relkind = 'r' AND (c.relreplident = 'n' OR c.relreplident IN ('d', 'i') AND NOT EXISTS \
      (SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid AND x.indisvalid AND x.indimmediate \
      AND CASE c.relreplident WHEN 'd' THEN x.indisprimary ELSE x.indisreplident END))";
 

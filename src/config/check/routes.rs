@@ -13,7 +13,7 @@ use crate::config::shape::alternatives;
 use crate::route::format::{Bundle, BundleForm, Bundling, Format};
 use crate::route::matching::RouteFrom;
 use crate::route::plan::{EventForm, OnError, SHORT_STRING_BYTES_MAX, id_suffix};
-use crate::route::template::{Goes, Names, environment, render, wants};
+use crate::route::template::{Goes, Names, environment, render, unknown_call, wants};
 use crate::route::transform::{At, Fault};
 
 /// What a template may use.
@@ -261,6 +261,8 @@ fn segment(at: At) -> Segment {
     }
 }
 
+const TEMPLATE_HELP: &str = "for example `orders.{{ row.status | lower | default('none') }}`";
+
 /// What is wrong with a template, and what is allowed. With `show` false nothing of its text is told.
 fn template_fault(text: &str, from: &RouteFrom, makes: Makes, show: bool) -> Option<(String, String)> {
     // `detail` may quote the template's text.
@@ -292,16 +294,18 @@ fn template_fault(text: &str, from: &RouteFrom, makes: Makes, show: bool) -> Opt
         }
         return Some((message, help));
     }
-    if !columns.is_empty() {
-        // What it makes is seen when there is a row.
-        return None;
-    }
     let sample = |pattern: &str| if pattern.contains('*') { "name".to_owned() } else { pattern.to_owned() };
     let (schema, table) = (sample(&from.schema), sample(&from.table));
     let event_type = (makes != Makes::Type).then_some("type");
+    let names = |op: Op| Names { source: &from.source, schema: &schema, table: &table, op: op.name(), event_type };
+    let goes = if makes == Makes::RoutingKey { Goes::RoutingKey } else { Goes::Plain };
+    if !columns.is_empty() {
+        // What it makes is seen when there is a row.
+        let error = unknown_call(text, &names(Op::Insert), goes)?;
+        return Some((format!("the template cannot be rendered: {}", reason(&error)), TEMPLATE_HELP.into()));
+    }
     Op::ALL.into_iter().find_map(|op| {
-        let names = Names { source: &from.source, schema: &schema, table: &table, op: op.name(), event_type };
-        let goes = if makes == Makes::RoutingKey { Goes::RoutingKey } else { Goes::Plain };
+        let names = names(op);
         match render(text, &names, goes) {
             Ok(rendered) if makes != Makes::Header && rendered.len() > SHORT_STRING_BYTES_MAX => {
                 Some((format!("this makes {} bytes", rendered.len()), "AMQP allows at most 255 bytes".into()))

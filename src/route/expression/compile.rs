@@ -250,6 +250,22 @@ impl Compiler<'_> {
     }
 }
 
+/// A call that is wrong whatever its columns are: there is no such function, or its pattern cannot be read.
+pub(super) fn faulty_call(parsed: &Parsed) -> Option<Fault> {
+    let children: Vec<&Parsed> = match &parsed.expr {
+        Expr::Call(call) => {
+            if let Some(fault) = functions::fault(call) {
+                return Some(fault);
+            }
+            call.target.as_deref().into_iter().chain(&call.args).collect()
+        }
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Select(select) => vec![&select.operand],
+        _ => Vec::new(),
+    };
+    children.into_iter().find_map(faulty_call)
+}
+
 fn constant(literal: &LiteralValue) -> Result<Typed, Stop> {
     Ok(match literal {
         LiteralValue::Boolean(value) => (Node::Constant(Value::Bool(*value.inner())), Type::Bool),

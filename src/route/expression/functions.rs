@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use cel::common::ast::{CallExpr, Expr, LiteralValue};
 use regex::Regex;
 
 use super::compile::{Stop, Typed, wrong};
@@ -87,14 +88,33 @@ pub(super) fn call(name: &str, of_value: bool, given: Vec<Typed>) -> Result<Type
     Ok((Node::Call(function, arguments), of))
 }
 
+/// What is wrong with a call whatever the types of its columns are.
+pub(super) fn fault(call: &CallExpr) -> Option<Fault> {
+    let name = call.func_name.as_str();
+    // Operators have names that nobody can write.
+    if !name.starts_with(|first: char| first.is_alphabetic()) {
+        return None;
+    }
+    if !KNOWN.iter().any(|(known, _)| *known == name) {
+        return Some(no_such(name));
+    }
+    let Some(Expr::Literal(LiteralValue::String(text))) = call.args.last().map(|last| &last.expr) else { return None };
+    match pattern(&Node::Constant(Value::Text(text.inner().to_owned().into()))) {
+        Err(Stop::Fault(fault)) if name == "matches" => Some(fault),
+        _ => None,
+    }
+}
+
+fn no_such(name: &str) -> Fault {
+    let names: Vec<&str> = KNOWN.iter().map(|(known, _)| *known).collect();
+    let near = names.iter().map(|known| (strsim::damerau_levenshtein(known, name), *known)).min();
+    let near = near.filter(|(distance, _)| *distance <= 2).map(|(_, known)| format!("did you mean `{known}`?\n"));
+    let help = format!("{}there are: {}", near.unwrap_or_default(), names.join(", "));
+    Fault::new(format!("there is no function `{name}`")).help(help)
+}
+
 fn unfit(name: &str, types: &[Type]) -> Stop {
-    let Some((_, usage)) = KNOWN.iter().find(|(known, _)| *known == name) else {
-        let names: Vec<&str> = KNOWN.iter().map(|(known, _)| *known).collect();
-        let near = names.iter().map(|known| (strsim::damerau_levenshtein(known, name), *known)).min();
-        let near = near.filter(|(distance, _)| *distance <= 2).map(|(_, known)| format!("did you mean `{known}`?\n"));
-        let help = format!("{}there are: {}", near.unwrap_or_default(), names.join(", "));
-        return Stop::Fault(Fault::new(format!("there is no function `{name}`")).help(help));
-    };
+    let Some((_, usage)) = KNOWN.iter().find(|(known, _)| *known == name) else { return Stop::Fault(no_such(name)) };
     let given: Vec<&str> = types.iter().map(|of| of.name()).collect();
     let given = if given.is_empty() { "nothing".to_owned() } else { given.join(", ") };
     Stop::Fault(Fault::new(format!("`{name}` cannot take {given}")).help(format!("it is written `{usage}`")))

@@ -23,6 +23,7 @@ use serde::{Deserialize, Deserializer};
 use super::transform::Fault;
 
 pub(super) use self::compile::Scope;
+use self::compile::faulty_call;
 pub(super) use self::run::Input;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::sample::compile_expression;
@@ -52,9 +53,19 @@ impl Expression {
         Expression { text, parsed }
     }
 
-    /// Why it cannot be read.
-    pub(super) fn fault(&self) -> Option<&str> {
-        self.parsed.as_ref().err().map(String::as_str)
+    /// What is wrong with it whatever columns there are.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        match self.compile(&mut NoColumns) {
+            Err(fault) => Some(fault),
+            // All of it was seen.
+            Ok(Some(_)) => None,
+            Ok(None) => self.parsed.as_ref().ok().and_then(faulty_call),
+        }
+    }
+
+    /// The same, of one that says yes or no.
+    pub(super) fn condition_fault(&self) -> Option<Fault> {
+        self.fault().or_else(|| self.condition(&mut NoColumns).err())
     }
 
     /// Settles it for one table.
@@ -66,6 +77,29 @@ impl Expression {
             Ok(parsed) => Program::new(parsed, scope),
             Err(why) => Err(Fault::new(why.clone())),
         }
+    }
+
+    /// One that says yes or no.
+    ///
+    /// # Errors
+    /// What is wrong with it there.
+    pub(super) fn condition(&self, scope: &mut dyn Scope) -> Result<Option<Program>, Fault> {
+        match self.compile(scope)? {
+            Some(program) if !matches!(program.of, Type::Bool | Type::Null) => {
+                let message = format!("this is {}, and a condition is true or false", program.of.name());
+                Err(Fault::new(message).help("compare it with something: `status == 'A'`"))
+            }
+            program => Ok(program),
+        }
+    }
+}
+
+/// Where no table is known yet: an expression is followed up to its first column.
+struct NoColumns;
+
+impl Scope for NoColumns {
+    fn column(&mut self, _: &str) -> Result<Option<Column>, Fault> {
+        Ok(None)
     }
 }
 

@@ -28,6 +28,35 @@ pub(in crate::route) struct Program {
     pub(in crate::route) compares_rows: bool,
 }
 
+impl Program {
+    /// It looks at the row before an update.
+    pub(in crate::route) fn looks_back(&self) -> bool {
+        self.node.any(&|node| matches!(node, Node::Column(Image::Before, _) | Node::Changed(_)))
+    }
+
+    /// It looks at what may not have been sent of a row that is deleted, where `sent` says what is.
+    pub(in crate::route) fn looks_at_deleted(&self, sent: &dyn Fn(usize) -> bool) -> bool {
+        self.node.any(&|node| matches!(node, Node::Column(Image::Row, column) if !sent(column.slot)))
+    }
+}
+
+impl Node {
+    fn any(&self, is: &dyn Fn(&Node) -> bool) -> bool {
+        let parts: &[Node] = match self {
+            Node::Not(part) | Node::Negate(part) => std::slice::from_ref(part),
+            Node::And(a, b) | Node::Or(a, b) => return is(self) || a.any(is) || b.any(is),
+            Node::In(one, list) => return is(self) || one.any(is) || list.iter().any(|node| node.any(is)),
+            Node::If(parts) => &parts[..],
+            Node::Compare(_, parts) | Node::Arithmetic(_, parts) => &parts[..],
+            Node::Call(_, parts) => parts,
+            Node::Constant(_) | Node::Column(..) | Node::Has(..) | Node::Missing(_) | Node::Changed(_) | Node::Op => {
+                &[]
+            }
+        };
+        is(self) || parts.iter().any(|node| node.any(is))
+    }
+}
+
 #[derive(Debug)]
 pub(super) enum Node {
     Constant(Value<'static>),

@@ -37,8 +37,8 @@ impl Step for Branch {
             ];
         }
         let faults = self.0.iter().enumerate().filter_map(|(index, way)| {
-            if let Some(why) = way.when.fault() {
-                return Some(Fault::new(why).key("when").index(index));
+            if let Some(fault) = way.when.condition_fault() {
+                return Some(fault.key("when").index(index));
             }
             let same = way.event_type.is_none() && way.exchange.is_none() && way.routing_key.is_none();
             let help = "give it a `type`, an `exchange` or a `routing_key`";
@@ -90,5 +90,9 @@ impl Choice for Branching {
             }
         }
         Ok(())
+    }
+
+    fn needs_old_row(&self, sent: &dyn Fn(usize) -> bool) -> bool {
+        self.ways.iter().any(|(when, _)| when.looks_back() || when.looks_at_deleted(sent))
     }
 }

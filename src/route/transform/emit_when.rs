@@ -24,8 +24,8 @@ pub struct EmitWhen(Form);
 /// transitions of several columns, the first column in the order of their names makes its event; with `several: all` each does:
 /// `emit_when: { transitions: { … }, reads: new, several: all }`.
 ///
-/// The row before the change must be known: PostgreSQL sends it under `REPLICA IDENTITY FULL`. Where it is not, and for an update that
-/// changes the key too, the event of what may be a transition is parked.
+/// The row before the change must be known: PostgreSQL sends it under `REPLICA IDENTITY FULL`. Where it is not, the event of what
+/// may be a transition is parked.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum Form {
@@ -94,10 +94,17 @@ impl Step for EmitWhen {
             if transitions.is_empty() {
                 faults.push(self.place(Fault::new("there is no transition").help(HELP).key(name)));
             }
+            let mut seen = Vec::new();
             for written in transitions.keys() {
-                if let Err(why) = Transition::parse(written) {
-                    faults.push(self.place(Fault::new(why).help(HELP).key(written).key(name)));
-                }
+                let why = match Transition::parse(written) {
+                    Ok(transition) if seen.contains(&transition) => "this transition stands here twice".into(),
+                    Ok(transition) => {
+                        seen.push(transition);
+                        continue;
+                    }
+                    Err(why) => why,
+                };
+                faults.push(self.place(Fault::new(why).help(HELP).key(written).key(name)));
             }
         }
         faults
@@ -147,6 +154,7 @@ enum State {
     Is(Vec<u8>),
 }
 
+#[derive(PartialEq, Eq)]
 struct Transition<'t>(&'t str, &'t str);
 
 impl<'t> Transition<'t> {
@@ -199,11 +207,12 @@ impl Choice for Emitting {
             (Op::Truncate | Op::Message, _) | (Op::Read, Reads::Nothing) => return Ok(()),
             // A row whose key changed is not gone, nor new: it goes on under the other key.
             (Op::Delete, _) if input.moved => return Ok(()),
-            (Op::Insert, _) if input.moved => (None, input.after),
+            (Op::Update, _) => (input.before, input.after),
+            (Op::Insert, _) if input.moved => (input.before, input.after),
             (Op::Insert | Op::Read, _) => (None, input.after),
             (Op::Delete, _) => (input.before, None),
-            (Op::Update, _) => (input.before, input.after),
         };
+        let goes_on = input.op == Op::Update || input.moved;
         let mut made = None;
         for watched in &self.transitions {
             // One column makes one transition; those of a column stand together.
@@ -211,13 +220,12 @@ impl Choice for Emitting {
                 continue;
             }
             // A value that was not sent with an updated row is the one that it had.
-            if (input.op == Op::Update || input.moved)
-                && after.is_some_and(|row| row.value(watched.slot) == Value::Unavailable)
+            if goes_on
+                && (watched.from == State::Absent
+                    || after.is_some_and(|row| row.value(watched.slot) == Value::Unavailable))
             {
                 continue;
             }
-            let updated = input.op == Op::Update || input.moved;
-            let known_before = !updated || before.is_some();
             let same = match (before, after) {
                 (Some(before), Some(after)) => same(before, after, watched.slot),
                 _ => false,
@@ -225,7 +233,7 @@ impl Choice for Emitting {
             if same || !is(&watched.to, after, watched.slot)? {
                 continue;
             }
-            if !known_before {
+            if goes_on && before.is_none() {
                 return Err("it needs the row before the change, which the source did not send".into());
             }
             if is(&watched.from, before, watched.slot)? {
@@ -238,6 +246,10 @@ impl Choice for Emitting {
         }
         chosen.dropped = chosen.variants.is_empty();
         Ok(())
+    }
+
+    fn needs_old_row(&self, _: &dyn Fn(usize) -> bool) -> bool {
+        self.transitions.iter().any(|watched| watched.from != State::Absent)
     }
 }
 

@@ -63,7 +63,7 @@ impl Filter {
 
 impl Step for Filter {
     fn faults(&self) -> Vec<Fault> {
-        self.parts().0.fault().map(|why| self.place(Fault::new(why))).into_iter().collect()
+        self.parts().0.condition_fault().map(|fault| self.place(fault)).into_iter().collect()
     }
 
     fn compile(&self, shape: &mut Shape) -> Result<(), Fault> {
@@ -93,5 +93,9 @@ impl Choice for Filtering {
             (None, Unknown::Park) => return Err("it needs a value that the source did not send".into()),
         };
         Ok(())
+    }
+
+    fn needs_old_row(&self, sent: &dyn Fn(usize) -> bool) -> bool {
+        self.unknown == Unknown::Park && (self.when.looks_back() || self.when.looks_at_deleted(sent))
     }
 }

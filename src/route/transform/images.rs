@@ -33,8 +33,13 @@ impl<'a> Rows<'a> {
         Rows { before: view(change.before()), after: view(change.after()), linked: view(change.linked()) }
     }
 
+    /// The row as it was before the change; of a row that got another key, as it was under the old one.
+    pub(in crate::route) fn old(&self) -> Option<View<'a>> {
+        self.before.or(self.linked.filter(|_| self.after.is_some()))
+    }
+
     fn input(self, change: &Change<'_>, row: Option<View<'a>>) -> Input<'a> {
-        Input { op: change.op(), row, before: self.before, after: self.after, moved: change.linked().is_some() }
+        Input { op: change.op(), row, before: self.old(), after: self.after, moved: change.linked().is_some() }
     }
 }
 

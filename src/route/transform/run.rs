@@ -76,6 +76,9 @@ pub(super) trait Choice: Debug + Send + Sync {
     /// # Errors
     /// Why it cannot be decided, without any value.
     fn choose(&self, input: &Input<'_>, chosen: &mut Chosen) -> Result<(), Reason>;
+
+    /// It may not decide where only what `sent` says is known of a row before it is updated or deleted.
+    fn needs_old_row(&self, sent: &dyn Fn(usize) -> bool) -> bool;
 }
 
 /// What the steps decided about a change.
@@ -99,6 +102,19 @@ pub(in crate::route) struct Failure {
 impl Program {
     pub(in crate::route) fn touches(&self, slot: usize) -> bool {
         self.doings.iter().any(|doing| matches!(&doing.what, What::Act { slot: of, .. } if *of == slot))
+    }
+
+    /// The steps that cannot do without the row as it was before a change, where of that only what `sent` says is known.
+    pub(in crate::route) fn needing_old_row(&self, sent: &dyn Fn(usize) -> bool) -> Vec<usize> {
+        let needs = |what: &What| match what {
+            What::Act { .. } | What::Make { .. } => false,
+            What::Set { expression, .. } => expression.looks_back(),
+            What::Choose(choice) => choice.needs_old_row(sent),
+        };
+        let mut steps: Vec<usize> =
+            self.doings.iter().filter(|doing| needs(&doing.what)).map(|doing| doing.step).collect();
+        steps.dedup();
+        steps
     }
 }
 

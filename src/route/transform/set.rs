@@ -18,7 +18,7 @@ pub struct Set(BTreeMap<String, Expression>);
 
 impl Step for Set {
     fn faults(&self) -> Vec<Fault> {
-        let unread = self.0.iter().filter_map(|(name, expression)| Some(Fault::new(expression.fault()?).key(name)));
+        let unread = self.0.iter().filter_map(|(name, expression)| Some(expression.fault()?.key(name)));
         fields::faults_of_map(self.0.len()).into_iter().chain(unread).collect()
     }
 

@@ -174,13 +174,7 @@ impl Shape {
 
     /// One that says yes or no.
     pub(super) fn condition(&mut self, written: &Expression) -> Result<Option<expression::Program>, Fault> {
-        match self.expression(written)? {
-            Some(program) if !matches!(program.of, Type::Bool | Type::Null) => {
-                let message = format!("this is {}, and a condition is true or false", program.of.name());
-                Err(Fault::new(message).help("compare it with something: `status == 'A'`"))
-            }
-            program => Ok(program),
-        }
+        written.condition(self)
     }
 
     fn unknown(&self, name: &str) -> Fault {

@@ -2,6 +2,7 @@
 
 use towpath_contract::{Finding, Result, Severity};
 
+use super::identity::{identity, partitions};
 use super::{Mended, Subject, finding};
 use crate::catalog::{Captured, CapturedTable, LeftOut, Reason};
 use crate::config::SnapshotMode;
@@ -63,16 +64,16 @@ fn left_out(relation: &LeftOut) -> Option<Finding> {
 }
 
 /// What is asked about one table.
-struct Table<'a> {
-    table: &'a CapturedTable,
-    owner: String,
+pub(super) struct Table<'a> {
+    pub(super) table: &'a CapturedTable,
+    pub(super) owner: String,
     schema_owner: String,
     may_use_schema: bool,
     may_select: bool,
     row_security: bool,
-    has_primary_key: bool,
+    pub(super) has_primary_key: bool,
     /// The index that `REPLICA IDENTITY USING INDEX` named is still there.
-    has_identity_index: bool,
+    pub(super) has_identity_index: bool,
 }
 
 pub(super) async fn each(subject: &Subject<'_>, captured: &Captured) -> Result<Vec<Finding>> {
@@ -80,13 +81,15 @@ pub(super) async fn each(subject: &Subject<'_>, captured: &Captured) -> Result<V
     // Thousands of tables fit one statement, not all of a large legacy schema.
     for tables in captured.tables.chunks(1000) {
         let mut of_schemas = Vec::new();
-        for table in look_up(subject, tables).await? {
+        let looked_up = look_up(subject, tables).await?;
+        found.extend(partitions(subject, &looked_up).await?);
+        for table in looked_up {
             if !table.may_use_schema && !of_schemas.contains(&table.table.schema) {
                 of_schemas.push(table.table.schema.clone());
                 found.push(schema_right(subject, &table));
             }
             found.extend(table_rights(subject, &table));
-            found.extend(identity(&table));
+            found.extend(identity(subject, &table));
             found.extend(key(subject, &table));
         }
     }
@@ -165,46 +168,6 @@ fn table_rights(subject: &Subject<'_>, table: &Table<'_>) -> Vec<Finding> {
         found.push(finding(severity_of_rights(subject), "row_security", message).mended_by(fix, super::SUPERUSER));
     }
     found
-}
-
-/// Whether updates and deletes can be published.
-fn identity(table: &Table<'_>) -> Option<Finding> {
-    let name = table.table.full_name();
-    let set = |identity: &str| format!("ALTER TABLE {} REPLICA IDENTITY {identity};", table.table.sql_name());
-    let owner = format!("the owner of {name} ({})", table.owner);
-    let breaks = "once it is published, UPDATE and DELETE on it fail for every application";
-    let mend = if table.has_primary_key { "DEFAULT" } else { "FULL" };
-    match table.table.identity {
-        b'd' if !table.has_primary_key => {
-            let message = format!(
-                "{name} has no primary key, and its REPLICA IDENTITY is DEFAULT: {breaks}. A primary key is best; FULL works \
-                 at once, and logs whole rows"
-            );
-            Some(finding(Severity::Error, "table_without_key", message).mended_by(set("FULL"), owner))
-        }
-        b'n' => {
-            let message = format!("the REPLICA IDENTITY of {name} is NOTHING: {breaks}");
-            Some(finding(Severity::Error, "replica_identity_nothing", message).mended_by(set(mend), owner))
-        }
-        b'i' if !table.has_identity_index => {
-            let message = format!("the index that is the REPLICA IDENTITY of {name} is gone or invalid: {breaks}");
-            Some(finding(Severity::Error, "replica_identity_index", message).mended_by(set(mend), owner))
-        }
-        b'f' if table.has_primary_key => {
-            let message = format!(
-                "the REPLICA IDENTITY of {name} is FULL: events have whole rows as they were before, and every update and \
-                 delete logs them. Its primary key alone would do for order"
-            );
-            Some(finding(Severity::Note, "replica_identity_full", message).mended_by(set("DEFAULT"), owner))
-        }
-        b'f' => {
-            let message = format!(
-                "{name} has no primary key: equal rows cannot be told apart, and its events are ordered by the whole row"
-            );
-            Some(finding(Severity::Note, "table_without_key", message))
-        }
-        _ => None,
-    }
 }
 
 fn key(subject: &Subject<'_>, table: &Table<'_>) -> Option<Finding> {

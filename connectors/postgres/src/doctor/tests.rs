@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use towpath_contract::{Secret, Span};
+use towpath_contract::{OldRows, Secret, Span};
 use towpath_test_support::Postgres;
 
 use super::*;
@@ -36,6 +36,46 @@ fn codes(findings: &[Finding], least: Severity) -> Vec<&'static str> {
 
 fn of<'a>(findings: &'a [Finding], code: &str) -> &'a Finding {
     findings.iter().find(|finding| finding.code == code).unwrap_or_else(|| panic!("no {code} in {findings:#?}"))
+}
+
+/// By the catalogue as it is, what the config needs of old rows.
+#[tokio::test]
+async fn old_rows_that_the_config_needs_and_the_log_lacks_are_found_and_the_sql_works() {
+    let postgres = Postgres::start().await;
+    postgres
+        .sql(
+            "CREATE TABLE one (id int PRIMARY KEY, v text); CREATE TABLE other (id int PRIMARY KEY, v text); \
+             CREATE TABLE parts (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); \
+             CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (9); ALTER TABLE part REPLICA IDENTITY NOTHING",
+        )
+        .await;
+    let config = config(&postgres, &["public.*"]);
+    let old_rows = ["one", "parts"].map(|table| OldRows {
+        schema: "public".into(),
+        table: table.into(),
+        needed_by: "routes[0].transform[1].emit_when".into(),
+    });
+    let known = Known { old_rows: old_rows.into(), ..Known::default() };
+    let examined = async || {
+        let client = session(&postgres.url("postgres")).await;
+        examine(&client, &config, "test-db", &known).await
+    };
+    let findings = examined().await;
+    let of_identity = ["old_rows", "partition_without_identity", "replica_identity_full"];
+    let seen = |findings: &[Finding]| -> Vec<&'static str> {
+        codes(findings, Severity::Note).into_iter().filter(|code| of_identity.contains(code)).collect()
+    };
+    assert_eq!(seen(&findings), ["partition_without_identity", "old_rows", "old_rows"], "{findings:#?}");
+    assert!(
+        of(&findings, "old_rows")
+            .message
+            .starts_with("routes[0].transform[1].emit_when may need the row of public.parts")
+    );
+    for finding in findings.iter().filter(|finding| of_identity.contains(&finding.code)) {
+        postgres.sql(finding.fix.as_deref().unwrap()).await;
+    }
+    let findings = examined().await;
+    assert_eq!(seen(&findings), [] as [&str; 0], "FULL is what the config needs: {findings:#?}");
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ async fn a_key_update_is_a_delete_and_an_insert_that_name_each_other() {
             "update t [12 o]",
             "insert f [1 n]",
             "delete f [1 n] ~ [2 ?]",
-            "insert f [2 n] ~ [1 ?]",
+            "insert f [2 n] ~ [1 n]",
         ]
     );
 }
@@ -134,7 +134,7 @@ async fn an_unchanged_toast_value_is_unavailable_unless_the_old_row_has_it() {
             "insert f [1 (6400) 1]",
             "update f [1 (6400) 1] > [1 (6400) 2]",
             "delete f [1 (6400) 2] ~ [2 ? ?]",
-            "insert f [2 (6400) 2] ~ [1 ? ?]",
+            "insert f [2 (6400) 2] ~ [1 (6400) 2]",
         ]
     );
 }

@@ -57,7 +57,7 @@ async fn a_slot_that_was_dropped_is_a_gap_and_can_be_made_anew() {
     assert_gap(&error, &db);
     assert!(error.message.contains("does not exist any more: the changes from"), "{error}");
     // `doctor` says so before anything is started.
-    let known = Known { resume: Some(resume.clone()), outbox_bytes_max: 1 << 30 };
+    let known = Known { resume: Some(resume.clone()), outbox_bytes_max: 1 << 30, ..Known::default() };
     let found = db.source(json!({})).doctor(known).await;
     let gap = found.iter().find(|finding| finding.code == "gap").expect("told");
     assert!(gap.severity == Severity::Error && gap.fix.as_ref().unwrap().contains("--after-gap"), "{gap:?}");
@@ -267,7 +267,10 @@ async fn a_filter_that_is_changed_is_a_gap_and_doctor_gives_no_statement_for_it(
     let publication = format!("PUBLICATION towpath_{}", db.name);
     db.sql(&format!("CREATE {publication} FOR TABLE t WHERE (id > 0), fence")).await;
     let resume = recorded(&db).await;
-    let found = db.source(json!({})).doctor(Known { resume: Some(resume.clone()), outbox_bytes_max: 1 << 30 }).await;
+    let found = db
+        .source(json!({}))
+        .doctor(Known { resume: Some(resume.clone()), outbox_bytes_max: 1 << 30, ..Known::default() })
+        .await;
     let filter = found.iter().find(|finding| finding.code == "publication_filter").expect("told");
     let way_out = format!("is a gap: the source stops until `towpath snapshot {} --after-gap`", db.name);
     assert!(filter.fix.is_none() && filter.message.contains(&way_out), "{filter:?}");
