@@ -175,7 +175,8 @@ routes:
 ```
 
 Steps leave null as it is, and what the source did not say (an unchanged TOAST value) absent. They are done on the row before a
-change, on the row after it, and on the key. Order per key and the ids of events go by the real key, whatever the steps do to it.
+change, on the row after it, and on the key. What is made of several values is absent where none of them was sent; where only some were,
+those may have changed, and the event is parked. Order per key and the ids of events go by the real key, whatever the steps do to it.
 
 **Columns that are not there.** A column that a step names must be in the table. Where `from` has a `*`, tables without it are left
 as they are. `status?` stands for a column that need not be there: while the log still holds rows from before a column was renamed,

@@ -34,7 +34,7 @@ fn a_wrong_step_names_its_place_and_what_is_allowed() {
         ("{ trim: [a], drop: [b] }", "t.yaml:12:9: routes[0].transform[0]: found 2 keys, expected one"),
         (
             "trim",
-            "t.yaml:12:9: routes[0].transform[0]: found text, expected a map of one key\n    allowed: branch, cast, decode",
+            "t.yaml:12:9: routes[0].transform[0]: found text, expected a map of one key\n    allowed: branch, cast, charset_repair, decode",
         ),
         ("trim: a", "t.yaml:12:9: routes[0].transform[0].trim: found text, expected a list"),
         ("trim: []", "t.yaml:12:9: routes[0].transform[0].trim: the list is empty"),
@@ -55,6 +55,11 @@ fn a_wrong_step_names_its_place_and_what_is_allowed() {
         ("filter: \"a > 1 && b.matches('(')\"", "transform[0].filter: the pattern of `matches` cannot be read"),
         ("set: { x: \"1 + 'a'\" }", "transform[0].set.x: `+` cannot take a whole number and a text"),
         ("branch: [{ when: \"'a'\", type: b }]", "transform[0].branch[0].when: this is a text"),
+        ("sample: 1.5", "transform[0].sample: this is no share of the rows"),
+        ("sample: some", "transform[0].sample: this is no share of the rows"),
+        ("nest: { a: [] }", "transform[0].nest.a: the list is empty"),
+        ("flatten: { a: {} }", "transform[0].flatten.a: no member is named"),
+        ("charset_repair: { a: utf-8 }", "transform[0].charset_repair.a: this is no character set of one byte"),
         (
             "emit_when: { a: { 'A -> S': B, 'A->S': C } }",
             "transform[0].emit_when.a.\"A->S\": this transition stands here twice",

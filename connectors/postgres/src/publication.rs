@@ -51,8 +51,9 @@ pub(crate) async fn prepare(client: &Client, wanted: &Wanted<'_>) -> Result<Opti
     let tables = publishable(listed, wanted.server_version >= 130_000);
     let tables: Vec<Table> = tables.into_iter().map(|listed| listed.table).collect();
     let Some(found) = look_up(client, wanted, &operation).await? else {
-        if let Some(exposed) = exposed.iter().find(|exposed| tables.contains(&exposed.table)) {
-            let (message, help) = breaks(exposed);
+        let exposed: Vec<&Exposed> = exposed.iter().filter(|exposed| tables.contains(&exposed.table)).collect();
+        if !exposed.is_empty() {
+            let (message, help) = breaks(&exposed);
             return Err(Error::operator(ErrorKind::Setup, operation, message).with_help(help));
         }
         if !wanted.create {
@@ -175,13 +176,18 @@ fn exposed(tables: &[Listed], by_root: bool) -> Vec<Exposed> {
     tables.iter().filter(wanted).filter_map(through).collect()
 }
 
-fn breaks(exposed: &Exposed) -> (String, String) {
-    let (schema, name) = &exposed.culprit;
+fn breaks(exposed: &[&Exposed]) -> (String, String) {
+    let mut culprits: Vec<&Table> = exposed.iter().map(|exposed| &exposed.culprit).collect();
+    culprits.sort();
+    culprits.dedup();
+    let names: Vec<String> = culprits.iter().map(|(schema, name)| format!("{schema}.{name}")).collect();
+    let (names, has) = (names.join(", "), if names.len() == 1 { "has" } else { "have" });
     let message = format!(
-        "{schema}.{name} has no usable REPLICA IDENTITY: once it is published, UPDATE and DELETE on it fail for every application"
+        "{names} {has} no usable REPLICA IDENTITY: once published, UPDATE and DELETE fail there for every application"
     );
-    let fix = format!("ALTER TABLE {} REPLICA IDENTITY FULL;", qualified(schema, name));
-    (message, format!("its owner gives it a primary key, or runs: {fix} Or leave it out of `tables`"))
+    let fix = |(schema, name): &&Table| format!("ALTER TABLE {} REPLICA IDENTITY FULL;", qualified(schema, name));
+    let fixes: Vec<String> = culprits.iter().map(fix).collect();
+    (message, format!("a primary key, or the owner runs: {} Or leave it out of `tables`", fixes.join(" ")))
 }
 
 fn publishable(tables: Vec<Listed>, by_root: bool) -> Vec<Listed> {
@@ -260,14 +266,14 @@ async fn add_missing(
         // The view then shows the leaves of a published root, and the stream names them.
         missing = without_published_roots(client, wanted, missing, operation).await?;
     }
-    for exposed in exposed {
-        let Some(at) = missing.iter().position(|table| *table == exposed.table) else { continue };
-        let (message, help) = breaks(exposed);
+    let exposed: Vec<&Exposed> = exposed.iter().filter(|exposed| missing.contains(&exposed.table)).collect();
+    if !exposed.is_empty() {
+        let (message, help) = breaks(&exposed);
         if wanted.first_run {
             return Err(Error::operator(ErrorKind::Setup, operation, message).with_help(help));
         }
-        tracing::warn!("{} is not added to the publication: {message}; {help}", table_list(&missing[at..=at]));
-        missing.remove(at);
+        tracing::warn!("not added to the publication: {message}; {help}");
+        missing.retain(|table| !exposed.iter().any(|exposed| exposed.table == *table));
     }
     if missing.is_empty() {
         return Ok(());

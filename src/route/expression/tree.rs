@@ -3,6 +3,7 @@
 use super::functions::Function;
 use super::types::Type;
 use super::value::Value;
+use crate::route::transform::View;
 
 /// The row that a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,12 @@ impl Program {
     /// It looks at the row before an update.
     pub(in crate::route) fn looks_back(&self) -> bool {
         self.node.any(&|node| matches!(node, Node::Column(Image::Before, _) | Node::Changed(_)))
+    }
+
+    /// Some of the values that it is made of were sent, and so may have changed. One that compares rows says nothing of the kind.
+    pub(in crate::route) fn is_partly_sent(&self, row: View<'_>) -> bool {
+        let sent = |slot| row.value(slot) != towpath_contract::Value::Unavailable;
+        !self.compares_rows && self.node.any(&|node| matches!(node, Node::Column(_, column) if sent(column.slot)))
     }
 
     /// It looks at what may not have been sent of a row that is deleted, where `sent` says what is.

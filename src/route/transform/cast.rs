@@ -67,7 +67,7 @@ impl Step for Cast {
 }
 
 impl CastType {
-    fn kind(self) -> Kind {
+    pub(super) fn kind(self) -> Kind {
         match self {
             CastType::Text => Kind::Text,
             CastType::Int => Kind::Int,
@@ -78,6 +78,11 @@ impl CastType {
             CastType::Timestamp => Kind::Timestamp,
             CastType::Json => Kind::Json,
         }
+    }
+
+    /// What is done to texts.
+    pub(super) fn of_text(self) -> Option<Casting> {
+        way(&Kind::Text, self).flatten()
     }
 
     fn article(self) -> &'static str {
@@ -113,7 +118,7 @@ fn way(from: &Kind, to: CastType) -> Option<Option<Casting>> {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Casting {
+pub(super) enum Casting {
     Int,
     Decimal,
     Float,

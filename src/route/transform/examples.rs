@@ -37,6 +37,13 @@ pub(crate) const EXAMPLES: &[Example] = &[
         before: &[],
     },
     Example {
+        step: "charset_repair",
+        yaml: "charset_repair: { name: windows-1252 }",
+        columns: &[("name", Kind::Text, "text")],
+        rows: &[&["MÃ¼ller"], &["Müller"]],
+        before: &[],
+    },
+    Example {
         step: "decode",
         yaml: "decode: { status: { A: active, S: shipped }, origin: { \"1\": web, \"*\": \"{{ value }}\" } }",
         columns: &[("status", Kind::Text, "character(2)"), ("origin", Kind::Int, "smallint")],
@@ -69,6 +76,13 @@ pub(crate) const EXAMPLES: &[Example] = &[
         before: &[],
     },
     Example {
+        step: "flatten",
+        yaml: "flatten: { address: { street: text, floor: int } }",
+        columns: &[("id", Kind::Int, "integer"), ("address", Kind::Json, "jsonb")],
+        rows: &[&["7", r#"{"street": "Via Appia 1", "floor": "02", "lift": true}"#], &["8", r#"{"street": null}"#]],
+        before: &[],
+    },
+    Example {
         step: "implied_decimal",
         yaml: "implied_decimal: { amount: 2 }",
         columns: &[("amount", Kind::Text, "character(9)")],
@@ -95,6 +109,13 @@ pub(crate) const EXAMPLES: &[Example] = &[
         before: &[],
     },
     Example {
+        step: "nest",
+        yaml: "nest: { address: [street, city] }",
+        columns: &[("id", Kind::Int, "integer"), ("street", Kind::Text, "text"), ("city", Kind::Text, "text")],
+        rows: &[&["7", "Via Appia 1", "Roma"]],
+        before: &[],
+    },
+    Example {
         step: "null_if",
         yaml: "null_if: { ended: [\"0\", \"99999999\"], phone: [\"\"] }",
         columns: &[("ended", Kind::Int, "integer"), ("phone", Kind::Text, "character(8)")],
@@ -106,6 +127,13 @@ pub(crate) const EXAMPLES: &[Example] = &[
         yaml: "rename: camelCase",
         columns: &[("CUST_NO", Kind::Int, "integer"), ("LAST_ORDER_DT", Kind::Date, "date")],
         rows: &[&["7", "2024-02-29"]],
+        before: &[],
+    },
+    Example {
+        step: "sample",
+        yaml: "sample: 0.5",
+        columns: &[("id", Kind::Int, "integer")],
+        rows: &[&["1"], &["2"], &["3"], &["4"]],
         before: &[],
     },
     Example {
@@ -158,13 +186,13 @@ impl Example {
             name: (*name).into(),
             kind: kind.clone(),
             type_name: (*type_name).into(),
-            key: false,
+            key: *name == "id",
         };
         let table = Arc::new(TableSchema::new(
             "s".into(),
             "t".into(),
             self.columns.iter().map(column).collect(),
-            KeyKind::None,
+            if self.columns.iter().any(|(name, ..)| *name == "id") { KeyKind::Columns } else { KeyKind::None },
         ));
         let Compiled { fields, program, variants, .. } =
             compile(&[step], &table, false).expect("the step fits its example");

@@ -152,13 +152,18 @@ impl Images {
                 Which::Before => rows.before,
                 Which::Linked => rows.linked,
             };
-            let outcome = expression.run(&rows.input(change, view)).map(|value| {
+            let outcome = expression.run(&rows.input(change, view)).and_then(|value| {
                 value.write(&mut out);
-                match value {
+                Ok(match value {
                     expression::Value::Null => Outcome::Null,
+                    expression::Value::Unavailable
+                        if which == Which::After && view.is_some_and(|row| expression.is_partly_sent(row)) =>
+                    {
+                        return Err("the source sent some of the values that it is made of, and not the others".into());
+                    }
                     expression::Value::Unavailable => Outcome::Unavailable,
                     _ => Outcome::Made,
-                }
+                })
             });
             let failed = match outcome {
                 Ok(outcome) => {

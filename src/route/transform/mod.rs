@@ -6,6 +6,7 @@
 
 mod branch;
 mod cast;
+mod charset_repair;
 mod decode;
 mod drop;
 mod emit_when;
@@ -13,13 +14,17 @@ mod emit_when;
 pub(crate) mod examples;
 mod fields;
 mod filter;
+mod flatten;
+mod gather;
 mod images;
 mod implied_decimal;
 mod legacy_date;
 mod mask;
+mod nest;
 mod null_if;
 mod rename;
 mod run;
+mod sample;
 mod select;
 mod set;
 mod shape;
@@ -43,15 +48,19 @@ pub use shape::{At, Fault};
 pub enum StepConfig {
     Branch(branch::Branch),
     Cast(cast::Cast),
+    CharsetRepair(charset_repair::CharsetRepair),
     Decode(decode::Decode),
     Drop(drop::Drop),
     EmitWhen(emit_when::EmitWhen),
     Filter(filter::Filter),
+    Flatten(flatten::Flatten),
     ImpliedDecimal(implied_decimal::ImpliedDecimal),
     LegacyDate(legacy_date::LegacyDate),
     Mask(mask::Mask),
+    Nest(nest::Nest),
     NullIf(null_if::NullIf),
     Rename(rename::Rename),
+    Sample(sample::Sample),
     Select(select::Select),
     Set(set::Set),
     Trim(trim::Trim),
@@ -78,15 +87,19 @@ impl StepConfig {
         match self {
             StepConfig::Branch(_) => "branch",
             StepConfig::Cast(_) => "cast",
+            StepConfig::CharsetRepair(_) => "charset_repair",
             StepConfig::Decode(_) => "decode",
             StepConfig::Drop(_) => "drop",
             StepConfig::EmitWhen(_) => "emit_when",
             StepConfig::Filter(_) => "filter",
+            StepConfig::Flatten(_) => "flatten",
             StepConfig::ImpliedDecimal(_) => "implied_decimal",
             StepConfig::LegacyDate(_) => "legacy_date",
             StepConfig::Mask(_) => "mask",
+            StepConfig::Nest(_) => "nest",
             StepConfig::NullIf(_) => "null_if",
             StepConfig::Rename(_) => "rename",
+            StepConfig::Sample(_) => "sample",
             StepConfig::Select(_) => "select",
             StepConfig::Set(_) => "set",
             StepConfig::Trim(_) => "trim",
@@ -108,15 +121,19 @@ impl StepConfig {
         match self {
             StepConfig::Branch(step) => step,
             StepConfig::Cast(step) => step,
+            StepConfig::CharsetRepair(step) => step,
             StepConfig::Decode(step) => step,
             StepConfig::Drop(step) => step,
             StepConfig::EmitWhen(step) => step,
             StepConfig::Filter(step) => step,
+            StepConfig::Flatten(step) => step,
             StepConfig::ImpliedDecimal(step) => step,
             StepConfig::LegacyDate(step) => step,
             StepConfig::Mask(step) => step,
+            StepConfig::Nest(step) => step,
             StepConfig::NullIf(step) => step,
             StepConfig::Rename(step) => step,
+            StepConfig::Sample(step) => step,
             StepConfig::Select(step) => step,
             StepConfig::Set(step) => step,
             StepConfig::Trim(step) => step,

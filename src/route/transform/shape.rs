@@ -39,6 +39,10 @@ pub(super) struct Shape {
     missed: Vec<(usize, String)>,
     variants: Vec<Variant>,
     hidden: Vec<usize>,
+    /// The slots of the source's key.
+    keys: Vec<usize>,
+    /// Of values that were made of others: which.
+    made_of: Vec<(usize, Vec<usize>)>,
 }
 
 /// A form that the route's events can have beside its own, as a step chooses for each change.
@@ -69,6 +73,8 @@ impl Shape {
             missed: Vec::new(),
             variants: Vec::new(),
             hidden: Vec::new(),
+            keys: (0..table.columns.len()).filter(|slot| table.columns[*slot].key).collect(),
+            made_of: Vec::new(),
         }
     }
 
@@ -144,8 +150,9 @@ impl Shape {
         self.push(name.to_owned(), What::Set { slot, expression });
     }
 
-    /// The value at `slot`, which is new, is what `maker` makes of the row.
-    pub(super) fn make(&mut self, name: &str, slot: usize, maker: impl Maker + 'static) {
+    /// The value at `slot`, which is new, is what `maker` makes of the values at `of`.
+    pub(super) fn make(&mut self, name: &str, slot: usize, of: Vec<usize>, maker: impl Maker + 'static) {
+        self.made_of.push((slot, of));
         self.push(name.to_owned(), What::Make { slot, maker: Box::new(maker) });
     }
 
@@ -153,9 +160,20 @@ impl Shape {
         self.push(String::new(), What::Choose(Box::new(choice)));
     }
 
-    /// Nobody is to see what the field's value was before this step.
+    /// Nobody is to see what the field's value was before this step, nor what it was made of.
     pub(super) fn hide(&mut self, index: usize) {
-        self.hidden.push(self.fields[index].slot);
+        let mut hidden = vec![self.fields[index].slot];
+        let mut seen = 0;
+        while let Some(slot) = hidden.get(seen).copied() {
+            seen += 1;
+            hidden.extend(self.made_of.iter().filter(|(made, _)| *made == slot).flat_map(|(_, of)| of));
+        }
+        self.hidden.append(&mut hidden);
+    }
+
+    /// The slots of the source's key, whatever became of its columns.
+    pub(super) fn key_columns(&self) -> Vec<usize> {
+        self.keys.clone()
     }
 
     pub(super) fn variant(&mut self, variant: Variant) -> usize {

@@ -64,6 +64,7 @@ pub(super) const TABLES: &[Table] = &[
     },
     Table {
         ops: Ops::Insert,
+        after: "ALTER TABLE journal REPLICA IDENTITY FULL",
         ..keyed("journal", "at timestamptz DEFAULT clock_timestamp()", "", &[], 0)
     },
     Table {
