@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod discover;
 pub mod event;
 mod failpoint;
 #[cfg(any(test, fuzzing))]

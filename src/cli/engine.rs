@@ -5,6 +5,7 @@ use towpath_contract::{Error, Finding, Fut, Severity};
 
 use crate::admin::Handle;
 use crate::config::Checked;
+use crate::discover::Sampled;
 use crate::route::Previewed;
 
 pub trait Engine: Sync {
@@ -13,6 +14,9 @@ pub trait Engine: Sync {
 
     /// Looks at every source and at the broker. Changes nothing. What cannot be reached is a finding, too.
     fn doctor<'a>(&'a self, config: &'a Checked) -> Fut<'a, Vec<Examined>>;
+
+    /// The tables of the config's source, and at most so many rows of each. Changes nothing.
+    fn discover<'a>(&'a self, config: &'a Checked, rows: usize) -> Fut<'a, Result<Vec<Sampled>, Error>>;
 
     /// Some rows of a live table through the routes that take it. Changes nothing. `None`: the config has no such source.
     fn preview<'a>(&'a self, config: &'a Checked, wanted: &'a Wanted) -> Fut<'a, Result<Option<Vec<Preview>>, Error>>;

@@ -3,6 +3,7 @@
 mod ask;
 mod check;
 mod client;
+mod discover;
 mod doctor;
 pub mod engine;
 mod logging;
@@ -75,6 +76,8 @@ pub enum Command {
     Check,
     /// Look at the live sources and the broker: everything that stands in the way, with what mends it
     Doctor,
+    /// Write a starter config from a live database: print it on standard output
+    Discover(discover::Arguments),
     /// Show what the routes make of some rows of a live table: nothing is published
     Preview(preview::Arguments),
     /// Tell how a running towpath is, what is wrong first
@@ -99,6 +102,7 @@ pub fn main(arguments: Arguments, engine: &dyn Engine) -> ExitCode {
         Command::Run => run::run(&call),
         Command::Check => check::check(&call),
         Command::Doctor => doctor::doctor(&call),
+        Command::Discover(arguments) => discover::discover(&call, arguments),
         Command::Preview(arguments) => preview::preview(&call, arguments),
         Command::Status => status::status(&call),
         Command::Pause(arguments) => pause::pause(&call, arguments),

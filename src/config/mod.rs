@@ -28,10 +28,8 @@ use std::collections::BTreeMap;
 
 pub use check::place_fault;
 pub use checked::Checked;
-#[cfg(any(test, fuzzing))]
 pub(crate) use load::load_text;
 pub use load::{Purpose, load};
-#[cfg(any(test, fuzzing))]
 pub(crate) use locate::Syntax;
 pub use problem::ConfigError;
 pub use schema::config_schema;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use towpath_contract::{ByteSize, Secret, Span};
 use towpath_postgres::PostgresConfig;
 
+use crate::route::Property;
 use crate::route::format::{Bundle, Format};
 use crate::route::plan::OnError;
 use crate::route::transform::StepConfig;
@@ -129,10 +130,63 @@ pub struct EventConfig {
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
 
+    /// Other properties of the messages, each a template: `{ correlation_id: "{{ row.order_no }}" }`. One that is empty is not set.
+    #[serde(default)]
+    pub properties: PropertiesConfig,
+
     /// The routing key, a template, at most 255 bytes. Default: `{{ source }}.{{ schema }}.{{ table }}.{{ op }}`, where dots
     /// within a name are written `%2E`.
     #[serde(default)]
     pub routing_key: Option<String>,
+}
+
+/// AMQP properties.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PropertiesConfig {
+    /// The application that the message comes from. Default `towpath`.
+    #[serde(default)]
+    pub app_id: Option<String>,
+
+    /// How the body is packed. Not set by default.
+    #[serde(default)]
+    pub content_encoding: Option<String>,
+
+    /// What the body is. Default: the format's.
+    #[serde(default)]
+    pub content_type: Option<String>,
+
+    /// What the message belongs to. Not set by default.
+    #[serde(default)]
+    pub correlation_id: Option<String>,
+
+    /// Milliseconds after which the broker drops the message from its queue, taken or not. Not set by default.
+    #[serde(default)]
+    pub expiration: Option<String>,
+
+    /// Of queues that have priorities: 0 to 255. Not set by default.
+    #[serde(default)]
+    pub priority: Option<String>,
+
+    /// Where an answer goes. Not set by default.
+    #[serde(default)]
+    pub reply_to: Option<String>,
+}
+
+impl PropertiesConfig {
+    /// Those that are set.
+    pub fn set(&self) -> Vec<(Property, String)> {
+        let all = [
+            (Property::AppId, &self.app_id),
+            (Property::ContentEncoding, &self.content_encoding),
+            (Property::ContentType, &self.content_type),
+            (Property::CorrelationId, &self.correlation_id),
+            (Property::Expiration, &self.expiration),
+            (Property::Priority, &self.priority),
+            (Property::ReplyTo, &self.reply_to),
+        ];
+        all.into_iter().filter_map(|(property, template)| Some((property, template.clone()?))).collect()
+    }
 }
 
 /// The durable store of events between capture and broker.

@@ -308,7 +308,10 @@ fn a_bundle_is_judged_as_the_message_that_it_is() {
             "{ bundle: capture, exchange: '{{ row.x }}' }",
             "exchange: this is not one and the same for all events of a message",
         ),
-        ("{ bundle: capture, headers: { a: b } }", "headers: headers are of one event, and these have none"),
+        (
+            "{ bundle: capture, headers: { a: b } }",
+            "headers: headers are of one event, and a message of several has none",
+        ),
         (
             "{ bundle: { by: capture, max_bytes: 17MiB } }",
             "bundle: a message may have 17 MiB here, and 16 MiB by rabbitmq.max_message_size",

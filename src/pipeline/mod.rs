@@ -5,6 +5,7 @@
 
 mod board;
 mod control;
+mod discover;
 mod doctor;
 mod epoch;
 mod preview;
@@ -29,6 +30,7 @@ use crate::cli::engine::{self, Examined, Preview, Wanted};
 use crate::config::Checked;
 use crate::config::checked::{CheckedRoute, CheckedSource};
 use crate::config::model::AfterParked;
+use crate::discover::Sampled;
 use crate::event::RouteId;
 use crate::outbox::{self, Outbox, OutboxError, State, Stored, StoredRoute};
 use crate::registry;
@@ -60,6 +62,10 @@ impl engine::Engine for Engine {
 
     fn preview<'a>(&'a self, config: &'a Checked, wanted: &'a Wanted) -> Fut<'a, Result<Option<Vec<Preview>>, Error>> {
         Box::pin(preview::preview(config, wanted))
+    }
+
+    fn discover<'a>(&'a self, config: &'a Checked, rows: usize) -> Fut<'a, Result<Vec<Sampled>, Error>> {
+        Box::pin(discover::discover(config, rows))
     }
 
     fn doctor<'a>(&'a self, config: &'a Checked) -> Fut<'a, Vec<Examined>> {

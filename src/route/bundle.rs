@@ -105,8 +105,13 @@ impl Open {
         event.end_field();
         event.buffer().extend_from_slice(self.routing_key.as_bytes());
         event.end_field();
-        let properties =
-            Properties { content_type, timestamp: self.timestamp_s, message_id: &id, event_type: &self.message_type };
+        let properties = Properties {
+            content_type,
+            timestamp: self.timestamp_s,
+            message_id: &id,
+            event_type: &self.message_type,
+            own: &[],
+        };
         properties.write(event.buffer(), |out| {
             write_header(out, "bundle-count", self.events.to_string().as_bytes());
             if self.bundling.by == BundleBy::Transaction {

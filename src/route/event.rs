@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::io::Write as _;
 
+use smallvec::SmallVec;
 use towpath_contract::{Change, KeyKind, planted};
 
 use super::bundle::{Item, Open};
 use super::format::{BundleForm, Facts, write_structured};
 use super::json::write_string;
 use super::plan::{OnError, OpPlan, RoutePlan, SHORT_STRING_BYTES_MAX, TablePlan, Unfit};
-use super::properties::{Properties, write_header};
+use super::properties::{Properties, Property, write_header};
 use super::rows::{Unwritable, write_key};
 use super::template::Text;
 use super::transform::{Images, Rows};
@@ -129,7 +130,7 @@ impl Scratch {
         let mut unfit = Unwritable::default();
         self.key.clear();
         self.real_key.clear();
-        if change.table().key == KeyKind::Columns {
+        if change.table().key == KeyKind::Columns || route.row_event.is_some() {
             // A key that was not transformed might show what a step hides.
             if !(route.changes_key && too_large.is_some()) {
                 write_key(&rows, &route.columns, &mut self.key, &mut unfit);
@@ -140,7 +141,7 @@ impl Scratch {
         }
 
         let mut refusal = None;
-        let event_type = short("type", &form.event_type, &rows, "", &mut refusal);
+        let event_type = short(|| "type".into(), &form.event_type, &rows, "", &mut refusal);
         let facts = Facts {
             form,
             route,
@@ -208,21 +209,33 @@ impl Scratch {
             }
         };
 
-        let exchange = short("exchange", &form.exchange, &rows, &event_type, &mut refusal);
-        let routing_key = short("routing_key", &form.routing_key, &rows, &event_type, &mut refusal);
+        let exchange = short(|| "exchange".into(), &form.exchange, &rows, &event_type, &mut refusal);
+        let routing_key = short(|| "routing_key".into(), &form.routing_key, &rows, &event_type, &mut refusal);
         let mut event = events.start(route.route);
         for field in [self.id.as_bytes(), &self.key, exchange.as_bytes(), routing_key.as_bytes()] {
             event.buffer().extend_from_slice(field);
             event.end_field();
         }
+        let own = own_properties(form, &rows, &event_type, &mut refusal);
         let properties = Properties {
-            content_type: route.format.content_type(),
+            content_type: match &route.row_event {
+                Some(row_event) => row_event.content_type,
+                None => route.format.content_type(),
+            },
             timestamp: self.timestamp_s,
             message_id: &self.id,
             event_type: &event_type,
+            own: &own,
         };
         properties.write(event.buffer(), |out| {
-            route.format.headers(&facts, out);
+            match &route.row_event {
+                None => route.format.headers(&facts, out),
+                Some(row_event) => {
+                    if let Err(why) = row_event.write_headers(&facts, out) {
+                        refusal.get_or_insert(why);
+                    }
+                }
+            }
             for (name, template) in &form.headers {
                 match template.of(&rows, &event_type) {
                     Ok(text) => write_header(out, name, text.as_bytes()),
@@ -233,9 +246,12 @@ impl Scratch {
             }
         });
         event.end_field();
-        route.format.body(&facts, event.buffer(), &mut unfit);
+        match &route.row_event {
+            None => route.format.body(&facts, event.buffer(), &mut unfit),
+            Some(row_event) => row_event.write_body(&facts, event.buffer()),
+        }
         event.end_field();
-        let key = if route.changes_key { &self.real_key } else { &self.key };
+        let key = if route.changes_key && route.row_event.is_none() { &self.real_key } else { &self.key };
         let hash = bundle.take().unwrap_or_else(|| key_hash(&plan.subject, key));
         event.finish(hash, why(refusal, &unfit).map(String::into_boxed_str));
     }
@@ -265,9 +281,33 @@ impl Scratch {
     }
 }
 
+/// The properties that the route sets; what is empty is not set.
+fn own_properties<'t>(
+    form: &'t OpPlan,
+    rows: &Rows<'_>,
+    event_type: &str,
+    refusal: &mut Option<String>,
+) -> SmallVec<[(Property, Cow<'t, str>); 2]> {
+    let mut own = SmallVec::new();
+    for (property, template) in &form.properties {
+        let key = || format!("properties.{}", property.name());
+        let text = short(key, template, rows, event_type, refusal);
+        if text.is_empty() {
+            continue;
+        }
+        match property.fault(&text) {
+            None => own.push((*property, text)),
+            Some(why) => {
+                refusal.get_or_insert_with(|| format!("event.{} {why} for this row", key()));
+            }
+        }
+    }
+    own
+}
+
 /// A template's text for an AMQP short string; empty, and a refusal, where there is none.
 fn short<'t>(
-    key: &str,
+    key: impl Fn() -> String,
     template: &'t Text,
     rows: &Rows<'_>,
     event_type: &str,
@@ -275,8 +315,10 @@ fn short<'t>(
 ) -> Cow<'t, str> {
     let why = match template.of(rows, event_type) {
         Ok(text) if text.len() <= SHORT_STRING_BYTES_MAX => return text,
-        Ok(text) => format!("event.{key} has {} bytes for this row; AMQP allows {SHORT_STRING_BYTES_MAX}", text.len()),
-        Err(why) => format!("event.{key} cannot be rendered: {why}"),
+        Ok(text) => {
+            format!("event.{} has {} bytes for this row; AMQP allows {SHORT_STRING_BYTES_MAX}", key(), text.len())
+        }
+        Err(why) => format!("event.{} cannot be rendered: {why}", key()),
     };
     refusal.get_or_insert(why);
     Cow::Borrowed("")

@@ -185,7 +185,7 @@ impl Format {
 
 impl<'a> Facts<'a> {
     /// As it is now, or as it was before a delete.
-    fn row(&self) -> Option<View<'a>> {
+    pub(super) fn row(&self) -> Option<View<'a>> {
         self.rows.and_then(|rows| rows.after.or(rows.before))
     }
 }

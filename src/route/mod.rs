@@ -17,6 +17,9 @@ pub mod matching;
 pub mod plan;
 mod preview;
 mod properties;
+mod row_event;
+#[cfg(test)]
+mod row_event_tests;
 mod rows;
 pub mod template;
 pub mod transform;
@@ -29,6 +32,7 @@ use event::Scratch;
 pub use plan::{Place, Unfit};
 use plan::{Route, TablePlan};
 pub use preview::{Previewed, Stage, preview};
+pub use properties::Property;
 use towpath_contract::{Batch, TableSchema};
 use transform::Fault;
 

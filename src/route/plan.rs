@@ -9,6 +9,8 @@ use towpath_contract::{Column, Kind, Op, TableSchema};
 use super::format::{Bundling, Format};
 use super::json::{self, write_string};
 use super::matching::RouteFrom;
+use super::properties::Property;
+use super::row_event::RowEvent;
 use super::template::{Goes, Names, Refusal, Text};
 use super::transform::{self, Compiled, Failure, Fault, Program, StepConfig, Variant};
 use crate::event::RouteId;
@@ -48,6 +50,7 @@ pub struct EventForm {
     pub routing_key: String,
     /// By name.
     pub headers: BTreeMap<String, String>,
+    pub properties: Vec<(Property, String)>,
     pub format: Format,
     pub bundle: Option<Bundling>,
 }
@@ -60,6 +63,7 @@ impl EventForm {
             exchange: exchange.into(),
             routing_key: DEFAULT_NAME_TEMPLATE.into(),
             headers: BTreeMap::new(),
+            properties: Vec::new(),
             format: Format::default(),
             bundle: None,
         }
@@ -68,7 +72,8 @@ impl EventForm {
     /// Some template may name a column.
     pub(super) fn looks_into_rows(&self) -> bool {
         let names = [&self.event_type, &self.exchange, &self.routing_key];
-        let mut templates = names.into_iter().chain(self.headers.values());
+        let properties = self.properties.iter().map(|(_, template)| template);
+        let mut templates = names.into_iter().chain(self.headers.values()).chain(properties);
         templates.any(|template| ["row.", "before.", "after."].iter().any(|row| template.contains(row)))
     }
 }
@@ -105,6 +110,8 @@ pub(super) struct RoutePlan {
     pub(super) id_suffix: String,
     pub(super) columns: Vec<ColumnPlan>,
     pub(super) program: Program,
+    /// The rows are events themselves.
+    pub(super) row_event: Option<RowEvent>,
     pub(super) on_error: OnError,
     pub(super) format: Format,
     pub(super) bundle: Option<Bundling>,
@@ -123,6 +130,7 @@ pub(super) struct OpPlan {
     pub(super) routing_key: Text,
     /// By name.
     pub(super) headers: Vec<(String, Text)>,
+    pub(super) properties: Vec<(Property, Text)>,
     /// The body up to the first member that differs from event to event.
     pub(super) body_start: Vec<u8>,
     /// Why no event of this kind can be published.
@@ -202,7 +210,7 @@ impl TablePlan {
         let taking = routes.iter().filter(|route| route.from.matches(&table.schema, &table.name));
         let routes =
             taking.enumerate().map(|(nth, route)| {
-                let Compiled { fields, program, variants, .. } =
+                let Compiled { fields, program, variants, row_event, .. } =
                     transform::compile(&route.steps, table, route.from.is_pattern()).map_err(|(step, fault)| {
                         Unfit { route: route.name.clone(), place: Place::Step(step), fault }
                     })?;
@@ -232,6 +240,7 @@ impl TablePlan {
                     id_suffix: if nth == 0 { String::new() } else { id_suffix(&route.name) },
                     columns: fields,
                     program,
+                    row_event,
                     on_error: route.on_error,
                     format: route.event.format,
                     bundle: route.event.bundle,
@@ -253,6 +262,7 @@ struct Form<'a> {
     exchange: &'a str,
     routing_key: &'a str,
     headers: &'a BTreeMap<String, String>,
+    properties: &'a [(Property, String)],
 }
 
 impl<'a> Form<'a> {
@@ -263,12 +273,14 @@ impl<'a> Form<'a> {
             exchange: &event.exchange,
             routing_key: &event.routing_key,
             headers: &event.headers,
+            properties: &event.properties,
         };
         let other = move |variant: &'a Variant| Form {
             event_type: variant.event_type.as_deref().unwrap_or(own.event_type),
             exchange: variant.exchange.as_deref().unwrap_or(own.exchange),
             routing_key: variant.routing_key.as_deref().unwrap_or(own.routing_key),
             headers: own.headers,
+            properties: own.properties,
         };
         std::iter::once(own).chain(variants.iter().map(other))
     }
@@ -306,7 +318,14 @@ impl OpPlan {
         let names = [("type", &self.event_type), ("exchange", &self.exchange), ("routing_key", &self.routing_key)];
         let names = names.into_iter().map(|(key, text)| (vec![key.to_owned()], text));
         let headers = self.headers.iter().map(|(name, text)| (vec!["headers".to_owned(), name.clone()], text));
-        names.chain(headers).filter(|(_, text)| text.needs_old_row(op, sent)).map(|(place, _)| place).collect()
+        let properties =
+            self.properties.iter().map(|(of, text)| (vec!["properties".to_owned(), of.name().to_owned()], text));
+        names
+            .chain(headers)
+            .chain(properties)
+            .filter(|(_, text)| text.needs_old_row(op, sent))
+            .map(|(place, _)| place)
+            .collect()
     }
 
     /// # Errors
@@ -324,7 +343,7 @@ impl OpPlan {
         let mut refusal = None;
         let mut text = |key: &[&str], template: &str, names: &Names<'_>, goes| {
             let shown = || format!("event.{}", key.join("."));
-            let short = key.len() == 1;
+            let short = key[0] != "headers";
             let why = match Text::new(template, names, goes, columns) {
                 Ok(text) => match text.fixed().map(str::len).filter(|length| short && *length > SHORT_STRING_BYTES_MAX)
                 {
@@ -349,6 +368,10 @@ impl OpPlan {
             .iter()
             .map(|(name, template)| Ok((name.clone(), text(&["headers", name], template, &names, Goes::Plain)?)));
         let headers = headers.collect::<Result<_, (Vec<String>, Fault)>>()?;
-        Ok(OpPlan { event_type, exchange, routing_key, headers, body_start, refusal })
+        let properties = form.properties.iter().map(|(property, template)| {
+            Ok((*property, text(&["properties", property.name()], template, &names, Goes::Plain)?))
+        });
+        let properties = properties.collect::<Result<_, (Vec<String>, Fault)>>()?;
+        Ok(OpPlan { event_type, exchange, routing_key, headers, properties, body_start, refusal })
     }
 }

@@ -106,6 +106,9 @@ async fn every_command_of_the_readme_works_with_its_config() {
     for name in commands_of_the_readme(&readme) {
         let calls: &[&[&str]] = match name.as_str() {
             "check" => &[&["check"], &["check", "--json"]],
+            "discover" => {
+                &[&["discover", "${ORDERS_DB_URL}", "--table", "public.*"], &["discover", "${ORDERS_DB_URL}", "--json"]]
+            }
             "doctor" => &[&["doctor"], &["doctor", "--json"]],
             "preview" => &[&["preview", "orders_db.public.orders"], &["preview", "orders_db.public.orders", "--json"]],
             "run" => {

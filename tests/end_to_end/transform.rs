@@ -210,3 +210,87 @@ async fn a_preview_shows_every_step_and_nothing_that_is_masked() {
     let told = String::from_utf8_lossy(&wrong.stderr).into_owned();
     assert!(wrong.status.code() == Some(1) && told.contains("it captures: public.customers"), "{told}");
 }
+
+/// Rows of an application's own outbox: written and taken away again within their transaction.
+#[tokio::test]
+async fn rows_of_an_outbox_table_are_the_events_that_they_hold() {
+    let mut rig = Rig::new().await;
+    rig.postgres
+        .sql(
+            "CREATE TABLE outbox (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), aggregatetype text, aggregateid text, type text, \
+             payload json, meta jsonb); \
+             INSERT INTO outbox (aggregatetype, aggregateid, type, payload) VALUES ('order', '1', 'Old', '{}')",
+        )
+        .await;
+    let routes = "routes:
+  - from: db.public.outbox
+    transform: [{ outbox_table: { headers: meta } }]
+    event: { properties: { correlation_id: \"{{ row.aggregateid }}\" } }
+";
+    let mut towpath = rig.towpath("postgres", routes).run();
+    towpath.wait_for_log("the table was read", PATIENCE).await;
+    rig.postgres
+        .sql(
+            "BEGIN; INSERT INTO outbox (aggregatetype, aggregateid, type, payload, meta) VALUES \
+               ('order', '7', 'order.placed', '{\"total\":  12.50}', '{\"tenant\": \"a\"}'), \
+               ('order', '7', 'order.paid', '[1 ,2]', NULL); \
+             UPDATE outbox SET payload = '{}' WHERE type = 'Old'; DELETE FROM outbox; COMMIT; \
+             INSERT INTO outbox (aggregatetype, aggregateid, type, payload) VALUES ('order', '8', 'order.placed', NULL)",
+        )
+        .await;
+    let all = rig.inbox.until_count(3, PATIENCE).await;
+    let shown: Vec<_> = all
+        .iter()
+        .map(|event| (event.routing_key.as_str(), String::from_utf8_lossy(&event.body).into_owned()))
+        .collect();
+    let wanted = [
+        ("order.order.placed", "{\"total\":  12.50}".to_owned()),
+        ("order.order.paid", "[1 ,2]".to_owned()),
+        ("order.order.placed", String::new()),
+    ];
+    assert_eq!(shown, wanted);
+    assert_eq!((all[0].headers["tenant"].as_str(), all[0].headers["cloudEvents:subject"].as_str()), ("a", "7"));
+    assert!(towpath.terminate(PATIENCE).await.success(), "{}", towpath.log());
+}
+
+#[tokio::test]
+async fn a_config_that_is_discovered_is_one_and_shows_what_it_makes() {
+    let rig = Rig::new().await;
+    rig.postgres.sql(CUSTOMERS).await;
+    rig.postgres
+        .sql(
+            "INSERT INTO customers SELECT g, 'name ' || g, CASE g % 2 WHEN 0 THEN 'A' ELSE 'S' END, 1240100 + g % 28 + 1, \
+             'mail' || g || '@example.com' FROM generate_series(1, 40) g; CREATE TABLE \"Odd Name\" (\"Some Key\" int PRIMARY KEY); \
+             CREATE TABLE nokey (v text)",
+        )
+        .await;
+    let url = rig.postgres.url("postgres");
+    let builder = rig.towpath("postgres", "").env("DB_URL", &url).env("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1/");
+    let found = builder.command(&["discover", &url, "--table", "public.*"]).await;
+    let (page, told) = (String::from_utf8_lossy(&found.stdout), String::from_utf8_lossy(&found.stderr));
+    assert!(found.status.success(), "{page}{told}");
+    for part in [
+        "url: ${DB_URL}",
+        "# public.customers: key: cusno; looked at 42 rows",
+        "- trim: [cusno, cusnam, cussts]",
+        "# - legacy_date: { cussin: cyymmdd }",
+        "# - mask: { email: redact }",
+        "- from: \"db.public.Odd Name\"",
+        "# no key: see `towpath doctor` before it is published",
+    ] {
+        assert!(page.contains(part), "{part}\n--- in\n{page}");
+    }
+    assert!(!page.contains(&url), "{page}");
+    std::fs::write(builder.folder().join("found.yaml"), page.as_bytes()).expect("a file");
+    let checked = builder.command(&["check", "--config", "found.yaml"]).await;
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    let shown = builder.command(&["preview", "db.public.customers", "--config", "found.yaml"]).await;
+    assert!(String::from_utf8_lossy(&shown.stdout).contains(r#""cusnam":"Jane Doe""#), "{shown:?}");
+    let slots = rig.postgres.value("SELECT count(*)::text FROM pg_replication_slots").await;
+    assert_eq!(slots, "0", "nothing was made in the database");
+    let wrong = builder.command(&["discover", &url, "--table", "nowhere.*"]).await;
+    assert_eq!(wrong.status.code(), Some(1));
+    let none = builder.command(&["discover", "${NOT_SET}"]).await;
+    let told = String::from_utf8_lossy(&none.stderr);
+    assert!(none.status.code() == Some(2) && told.contains("NOT_SET"), "{told}");
+}

@@ -14,7 +14,7 @@ use crate::route::format::{Bundle, BundleForm, Bundling, Format};
 use crate::route::matching::RouteFrom;
 use crate::route::plan::{EventForm, OnError, SHORT_STRING_BYTES_MAX, id_suffix};
 use crate::route::template::{Goes, Names, environment, render, unknown_call, wants};
-use crate::route::transform::{At, Fault};
+use crate::route::transform::{At, Fault, StepConfig};
 
 /// What a template may use.
 const NAMES: [&str; 5] = ["source", "schema", "table", "op", "type"];
@@ -26,6 +26,7 @@ enum Makes {
     Exchange,
     RoutingKey,
     Header,
+    Property,
 }
 
 impl Makes {
@@ -35,6 +36,7 @@ impl Makes {
             Makes::Exchange => "exchange",
             Makes::RoutingKey => "routing_key",
             Makes::Header => "headers",
+            Makes::Property => "properties",
         }
     }
 
@@ -83,7 +85,7 @@ impl Checker<'_> {
             let Some(from) = self.from(&path.key("from"), &route.from, sources) else { continue };
             let checked = CheckedRoute {
                 name,
-                event: event_form(&route.event),
+                event: event_form(&route.event, &route.transform),
                 steps: route.transform.clone(),
                 on_error: route.on_error,
                 unroutable: route.unroutable,
@@ -106,6 +108,20 @@ impl Checker<'_> {
                     self.problem(&path, "this is no name for a header", help);
                 }
                 self.template(&path, Makes::Header, template, &checked.from);
+            }
+            for (property, template) in &checked.event.properties {
+                let path = event.key("properties").key(property.name());
+                self.template(&path, Makes::Property, template, &checked.from);
+                let is_fixed = !template.contains("{{") && !template.contains("{%");
+                if let Some(why) = property.fault(template).filter(|_| is_fixed && !template.is_empty()) {
+                    let found = self.origins.quote(&path, template);
+                    self.problem(&path, format!("{found} {why}"), "or a template that makes one");
+                }
+            }
+            if route.event.format != Format::default() && checked.steps.iter().any(|step| step.name() == "outbox_table")
+            {
+                let help = "leave it out: the row's payload is the body, its other columns are the headers";
+                self.problem(&event.key("format"), "`outbox_table` makes events of a form of its own", help);
             }
             if let Some(bundling) = checked.event.bundle {
                 self.bundle(&event, bundling, &checked);
@@ -184,17 +200,22 @@ impl Checker<'_> {
                 self.problem(&event.key(key), "this is not one and the same for all events of a message", help);
             }
         }
-        if !route.event.headers.is_empty() {
-            self.problem(
-                &event.key("headers"),
-                "headers are of one event, and these have none",
-                "leave them out, or `bundle`",
-            );
+        for (key, is_set) in
+            [("headers", !route.event.headers.is_empty()), ("properties", !route.event.properties.is_empty())]
+        {
+            if is_set {
+                self.problem(
+                    &event.key(key),
+                    format!("{key} are of one event, and a message of several has none"),
+                    "leave them out, or `bundle`",
+                );
+            }
         }
         let tells_type =
             bundling.form == BundleForm::CloudeventsBatch || route.event.format == Format::CloudeventsStructured;
         for step in &route.steps {
             let help = match step.name() {
+                "outbox_table" => "leave out `bundle`: a row of it is a message",
                 "branch" => "make a route of each branch, with a `filter`",
                 "emit_when" if !tells_type => "`form: cloudevents_batch` has the type with every event",
                 _ => continue,
@@ -319,8 +340,12 @@ fn template_fault(text: &str, from: &RouteFrom, makes: Makes, show: bool) -> Opt
     })
 }
 
-fn event_form(written: &EventConfig) -> EventForm {
+fn event_form(written: &EventConfig, steps: &[StepConfig]) -> EventForm {
     let mut default = EventForm::new(DEFAULT_EXCHANGE);
+    for of_step in steps.iter().map(StepConfig::defaults) {
+        default.event_type = of_step.event_type.unwrap_or(default.event_type);
+        default.routing_key = of_step.routing_key.unwrap_or(default.routing_key);
+    }
     let bundle = written.bundle.map(Bundle::settled);
     if bundle.is_some() {
         default.routing_key = BUNDLE_ROUTING_KEY.into();
@@ -330,6 +355,7 @@ fn event_form(written: &EventConfig) -> EventForm {
         exchange: written.exchange.clone().unwrap_or(default.exchange),
         routing_key: written.routing_key.clone().unwrap_or(default.routing_key),
         headers: written.headers.clone(),
+        properties: written.properties.set(),
         format: written.format,
         bundle,
     }

@@ -6,10 +6,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use towpath_contract::{Op, Value};
 
-use super::Step;
 use super::run::{Choice, Chosen, Reason, View};
 use super::shape::{At, Fault, Shape, Variant};
 use super::trim::trimmed;
+use super::{Reads, Step};
 use crate::route::expression::Input;
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -46,16 +46,6 @@ struct EmitWhenConfig {
     /// What one change becomes that makes several transitions. Default `first`.
     #[serde(default)]
     several: Several,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Reads {
-    /// No transition.
-    #[default]
-    Nothing,
-    /// A new row.
-    New,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -123,6 +123,27 @@ pub(crate) const EXAMPLES: &[Example] = &[
         before: &[],
     },
     Example {
+        step: "outbox_table",
+        yaml: "outbox_table: { headers: headers }",
+        columns: &[
+            ("id", Kind::Uuid, "uuid"),
+            ("aggregatetype", Kind::Text, "text"),
+            ("aggregateid", Kind::Text, "text"),
+            ("type", Kind::Text, "text"),
+            ("payload", Kind::Json, "jsonb"),
+            ("headers", Kind::Json, "jsonb"),
+        ],
+        rows: &[&[
+            "0b8e5a1c-5b4e-4a8a-9a3e-2f0f7f3f7c11",
+            "order",
+            "42",
+            "OrderPlaced",
+            r#"{"total": "12.50"}"#,
+            r#"{"tenant": "a"}"#,
+        ]],
+        before: &[],
+    },
+    Example {
         step: "rename",
         yaml: "rename: camelCase",
         columns: &[("CUST_NO", Kind::Int, "integer"), ("LAST_ORDER_DT", Kind::Date, "date")],
@@ -194,7 +215,7 @@ impl Example {
             self.columns.iter().map(column).collect(),
             if self.columns.iter().any(|(name, ..)| *name == "id") { KeyKind::Columns } else { KeyKind::None },
         ));
-        let Compiled { fields, program, variants, .. } =
+        let Compiled { fields, program, variants, row_event, .. } =
             compile(&[step], &table, false).expect("the step fits its example");
         let mut batch = Batch::new();
         batch.begin_transaction(Transaction::default());
@@ -203,7 +224,7 @@ impl Example {
         }
         for (nth, row) in self.rows.iter().enumerate() {
             let before = self.before.get(nth);
-            let op = if before.is_some() { Op::Update } else { Op::Read };
+            let op = if before.is_some() { Op::Update } else { Op::Insert };
             let change = batch.change(op, &table, Position::from_bytes(&[1]).expect("short"));
             let change = if let Some(before) = before { change.before(values(before)) } else { change };
             change.after(values(row));
@@ -224,6 +245,7 @@ impl Example {
                 None => format!("`{after}`"),
             };
             let made = match images.failure() {
+                _ if row_event.is_some() => routed(&batch, &self.read()),
                 Some(failure) => format!("parked: `{}`: {}", failure.field, failure.reason),
                 None if images.chosen().dropped => "no event".into(),
                 None => {
@@ -243,6 +265,22 @@ impl Example {
     fn read(&self) -> StepConfig {
         step(&self.yaml.replace("${MASK_KEY}", "the key of the docs, 32 bytes long"))
     }
+}
+
+/// What is published of the rows where they are events themselves.
+fn routed(batch: &Batch, step: &StepConfig) -> String {
+    let mut route = crate::route::transform_tests::route("db.s.t", &[]);
+    let defaults = step.defaults();
+    route.steps = vec![step.clone()];
+    route.event.event_type = defaults.event_type.expect("it has one");
+    route.event.routing_key = defaults.routing_key.expect("it has one");
+    let mut events = crate::event::EventBatch::new();
+    crate::route::Router::new("db", &[route])
+        .route("1", 1, batch, &mut events)
+        .map_err(|unfit| unfit.fault)
+        .expect("it fits");
+    let event = events.get(0);
+    format!("routing key `{}`, key `{}`: `{}`", event.routing_key, event.key, String::from_utf8_lossy(event.body))
 }
 
 /// A step as a config has it.

@@ -22,6 +22,7 @@ mod legacy_date;
 mod mask;
 mod nest;
 mod null_if;
+mod outbox_table;
 mod rename;
 mod run;
 mod sample;
@@ -59,6 +60,7 @@ pub enum StepConfig {
     Mask(mask::Mask),
     Nest(nest::Nest),
     NullIf(null_if::NullIf),
+    OutboxTable(outbox_table::OutboxTable),
     Rename(rename::Rename),
     Sample(sample::Sample),
     Select(select::Select),
@@ -79,9 +81,37 @@ trait Step {
     fn variants(&self) -> Vec<(Vec<At>, Variant)> {
         Vec::new()
     }
+
+    /// What the route's event has where the route says nothing.
+    fn defaults(&self) -> Defaults {
+        Defaults::default()
+    }
+}
+
+/// Templates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Defaults {
+    pub(crate) event_type: Option<String>,
+    pub(crate) routing_key: Option<String>,
+}
+
+/// What a row is that a snapshot reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Reads {
+    /// None that the step is for.
+    #[default]
+    Nothing,
+    /// A new row.
+    New,
 }
 
 impl StepConfig {
+    /// What the route's event has where the route says nothing.
+    pub(crate) fn defaults(&self) -> Defaults {
+        self.step().defaults()
+    }
+
     /// As the config writes it.
     pub fn name(&self) -> &'static str {
         match self {
@@ -98,6 +128,7 @@ impl StepConfig {
             StepConfig::Mask(_) => "mask",
             StepConfig::Nest(_) => "nest",
             StepConfig::NullIf(_) => "null_if",
+            StepConfig::OutboxTable(_) => "outbox_table",
             StepConfig::Rename(_) => "rename",
             StepConfig::Sample(_) => "sample",
             StepConfig::Select(_) => "select",
@@ -132,6 +163,7 @@ impl StepConfig {
             StepConfig::Mask(step) => step,
             StepConfig::Nest(step) => step,
             StepConfig::NullIf(step) => step,
+            StepConfig::OutboxTable(step) => step,
             StepConfig::Rename(step) => step,
             StepConfig::Sample(step) => step,
             StepConfig::Select(step) => step,

@@ -5,6 +5,7 @@ use towpath_contract::{Kind, TablePattern, TableSchema};
 use super::fields::is_optional;
 use super::run::{Action, Choice, Doing, Maker, Program, What};
 use crate::route::expression::{self, Expression, Type};
+use crate::route::row_event::RowEvent;
 
 /// One field of an event's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,7 @@ pub(super) struct Shape {
     keys: Vec<usize>,
     /// Of values that were made of others: which.
     made_of: Vec<(usize, Vec<usize>)>,
+    row_event: Option<RowEvent>,
 }
 
 /// A form that the route's events can have beside its own, as a step chooses for each change.
@@ -75,6 +77,7 @@ impl Shape {
             hidden: Vec::new(),
             keys: (0..table.columns.len()).filter(|slot| table.columns[*slot].key).collect(),
             made_of: Vec::new(),
+            row_event: None,
         }
     }
 
@@ -89,6 +92,7 @@ impl Shape {
             variants: self.variants,
             hidden: self.hidden,
             missed: self.missed,
+            row_event: self.row_event,
         }
     }
 
@@ -158,6 +162,11 @@ impl Shape {
 
     pub(super) fn choose(&mut self, choice: impl Choice + 'static) {
         self.push(String::new(), What::Choose(Box::new(choice)));
+    }
+
+    /// The rows are events themselves.
+    pub(super) fn is_event(&mut self, row_event: RowEvent) {
+        self.row_event = Some(row_event);
     }
 
     /// Nobody is to see what the field's value was before this step, nor what it was made of.
@@ -232,6 +241,8 @@ pub(in crate::route) struct Compiled {
     pub(in crate::route) hidden: Vec<usize>,
     /// By the index of their step: names that the table does not have, which in a route of many tables is no fault.
     pub(in crate::route) missed: Vec<(usize, String)>,
+    /// The rows are events themselves.
+    pub(in crate::route) row_event: Option<RowEvent>,
 }
 
 /// Where in a step something stands.
