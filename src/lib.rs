@@ -1,6 +1,7 @@
 //! Towpath's engine and command line.
 
 pub mod admin;
+pub mod cases;
 pub mod cli;
 pub mod config;
 pub mod discover;

@@ -40,7 +40,7 @@ pub(super) fn discover(call: &Call<'_>, arguments: &Arguments) -> Result<(), Fai
             "`--table` says which tables are looked for; `towpath doctor` tells what keeps a table from being captured";
         return Err(Failure::work(format!("no table of {} can be captured", tables.join(", ")), Some(help.into())));
     }
-    let (url, note) = match url.starts_with("${") {
+    let (url, note) = match is_variable(url) {
         true => (url.clone(), String::new()),
         // It may hold a password, which is not for a file that is passed around.
         false => {
@@ -54,3 +54,9 @@ pub(super) fn discover(call: &Call<'_>, arguments: &Arguments) -> Result<(), Fai
 }
 
 const TYPE: &str = "postgres";
+
+/// `${NAME}` and nothing besides: what stands around it may be secret.
+fn is_variable(url: &str) -> bool {
+    let name = url.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
+    name.is_some_and(|name| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+}

@@ -16,6 +16,7 @@ mod schema;
 mod snapshot;
 mod status;
 mod table;
+mod test;
 mod units;
 
 use std::fmt;
@@ -80,6 +81,8 @@ pub enum Command {
     Discover(discover::Arguments),
     /// Show what the routes make of some rows of a live table: nothing is published
     Preview(preview::Arguments),
+    /// Try the routes on cases of your own: a change in, events out. No connection is made
+    Test(test::Arguments),
     /// Tell how a running towpath is, what is wrong first
     Status,
     /// Pause a source
@@ -104,6 +107,7 @@ pub fn main(arguments: Arguments, engine: &dyn Engine) -> ExitCode {
         Command::Doctor => doctor::doctor(&call),
         Command::Discover(arguments) => discover::discover(&call, arguments),
         Command::Preview(arguments) => preview::preview(&call, arguments),
+        Command::Test(arguments) => test::test(&call, arguments),
         Command::Status => status::status(&call),
         Command::Pause(arguments) => pause::pause(&call, arguments),
         Command::Resume(arguments) => resume::resume(&call, arguments),

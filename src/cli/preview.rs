@@ -71,7 +71,7 @@ fn one(page: &mut String, number: usize, steps: &[&str], row: &Previewed) {
     for Stage { step, row } in &row.stages {
         if row != last {
             let name = step.map_or("the table", |step| steps.get(step).copied().unwrap_or_default());
-            let _ = writeln!(page, "    {name:width$}  {row}");
+            let _ = writeln!(page, "    {name:width$}  {}", in_short(row));
         }
         last = row;
     }
@@ -86,12 +86,41 @@ fn one(page: &mut String, number: usize, steps: &[&str], row: &Previewed) {
             "    {:width$}  to exchange {:?}, routing key {:?}",
             "event", event.exchange, event.routing_key
         );
-        let _ = writeln!(page, "    {:width$}  {}", "", String::from_utf8_lossy(event.body).trim_end());
+        let _ = writeln!(page, "    {:width$}  {}", "", in_short(String::from_utf8_lossy(event.body).trim_end()));
         if let Some(reason) = event.parked {
             let _ = writeln!(page, "    {:width$}  is parked: {reason}", "");
         }
     }
     page.push('\n');
+}
+
+/// Long texts are cut, with how much there is: `--json` has the whole of them.
+fn in_short(json: &str) -> String {
+    const SHOWN_CHARS: usize = 120;
+    let mut out = String::new();
+    let mut rest = json;
+    // Texts are what stands between quotes; what is escaped with a backslash ends none.
+    while let Some(start) = rest.find('"') {
+        let inside = &rest[start + 1..];
+        let mut escaped = false;
+        let end = inside.find(|char: char| {
+            let is_end = char == '"' && !escaped;
+            escaped = char == '\\' && !escaped;
+            is_end
+        });
+        let Some(end) = end else { break };
+        let text = &inside[..end];
+        out.push_str(&rest[..=start]);
+        match text.char_indices().nth(SHOWN_CHARS) {
+            Some((cut, _)) => {
+                let _ = write!(out, "{}… ({} characters)", &text[..cut], text.chars().count());
+            }
+            None => out.push_str(text),
+        }
+        out.push('"');
+        rest = &inside[end + 1..];
+    }
+    out + rest
 }
 
 fn records(previews: &[Preview]) -> serde_json::Value {
@@ -115,4 +144,20 @@ fn records(previews: &[Preview]) -> serde_json::Value {
         json!({ "route": preview.route, "rows": rows.collect::<Vec<_>>() })
     };
     json!({ "routes": previews.iter().map(one).collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_short;
+
+    #[test]
+    fn long_texts_are_cut_and_the_rest_stays() {
+        let long = "x".repeat(6400);
+        let row = format!(r#"{{"id":1,"note":"{long}","said":"a \"b\" \\","n":null}}"#);
+        let cut = format!("{}… (6400 characters)", "x".repeat(120));
+        assert_eq!(in_short(&row), row.replace(&long, &cut));
+        for whole in ["plain", "{\"a\":\"b", "", "[1,2]"] {
+            assert_eq!(in_short(whole), whole);
+        }
+    }
 }

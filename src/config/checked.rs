@@ -6,8 +6,9 @@ use super::model::{AdminConfig, AfterParked, OutboxConfig, RabbitmqConfig, Sourc
 use super::origin::Origins;
 use super::path::KeyPath;
 use super::problem::{Placed, Problem, ProblemRecord};
+use crate::event::RouteId;
 use crate::route::matching::RouteFrom;
-use crate::route::plan::{EventForm, OnError};
+use crate::route::plan::{EventForm, OnError, Route};
 use crate::route::transform::StepConfig;
 
 #[derive(Clone, Debug)]
@@ -67,6 +68,18 @@ pub struct CheckedRoute {
 }
 
 impl CheckedRoute {
+    /// As the engine needs it.
+    pub fn route(&self, id: RouteId) -> Route {
+        Route {
+            id,
+            name: self.name.clone(),
+            from: self.from.clone(),
+            event: self.event.clone(),
+            steps: self.steps.clone(),
+            on_error: self.on_error,
+        }
+    }
+
     /// The exchanges that it names without a template.
     pub fn exchanges(&self) -> Vec<String> {
         let chosen = self.steps.iter().flat_map(|step| step.variants());

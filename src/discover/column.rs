@@ -53,10 +53,12 @@ impl<'v> Column<'v> {
         let date = self.date();
         guesses.extend(self.null_if(date.is_some()));
         guesses.extend(date.clone());
-        if date.is_none() {
+        let personal = self.personal();
+        // What is personal is not written down as codes.
+        if date.is_none() && personal.is_none() {
             guesses.extend(self.codes());
         }
-        guesses.extend(self.personal());
+        guesses.extend(personal);
         guesses
     }
 
@@ -80,7 +82,9 @@ impl<'v> Column<'v> {
             return None;
         }
         let evidence = format!("blanks at the end in {padded} of {} rows", self.rows);
-        Some(Guess { is_safe: true, ..self.guess("trim", "", evidence) })
+        // What the database padded means nothing; what people typed may, and a key tells rows apart.
+        let is_safe = self.schema.type_name.starts_with("character(") && !self.schema.key;
+        Some(Guess { is_safe, ..self.guess("trim", "", evidence) })
     }
 
     fn mojibake(&self) -> Option<Guess> {
@@ -112,7 +116,7 @@ impl<'v> Column<'v> {
         if found.is_empty() || (found.len() == 1 && blank == self.values.len()) {
             return None;
         }
-        let words: Vec<String> = found.keys().map(|value| quoted(value)).collect();
+        let words: Vec<String> = found.keys().map(|value| quoted_value(value)).collect();
         let seen = found.iter().map(|(value, count)| match *value {
             "" => format!("blank in {count}"),
             value => format!("{value} in {count}"),
@@ -153,7 +157,8 @@ impl<'v> Column<'v> {
         if counts.len() < 2 || !are_short || self.values.len() < counts.len() * SEEN_EACH_MIN {
             return None;
         }
-        let words: Vec<String> = counts.keys().map(|code| format!("{}: {}", quoted(code), quoted(code))).collect();
+        let words: Vec<String> =
+            counts.keys().map(|code| format!("{}: {}", quoted(code), quoted_value(code))).collect();
         let seen: Vec<String> = counts.iter().map(|(code, count)| format!("{code} {count}")).collect();
         let evidence = format!("few different values ({} rows: {}); say what they mean", self.rows, seen.join(", "));
         Some(self.guess("decode", format!("{{ {} }}", words.join(", ")), evidence))
@@ -208,4 +213,9 @@ pub(super) fn quoted(text: &str) -> String {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
         && !["true", "false", "yes", "no", "on", "off", "null", "y", "n"].contains(&text.to_lowercase().as_str());
     if is_word { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+}
+
+/// The same, where the config would look for variables: in values, not in keys.
+pub(super) fn quoted_value(text: &str) -> String {
+    quoted(&text.replace("${", "$${"))
 }

@@ -14,46 +14,43 @@ pub use page::page;
 
 use column::{Column, Guess};
 
-/// A table, and the rows of it that were looked at.
-#[derive(Debug)]
-pub struct Sampled {
-    pub table: TableSchema,
-    /// `None`: it was not looked into, and why.
-    pub rows: Result<Batch, String>,
-}
-
 /// What is thought of one table.
 #[derive(Debug)]
-struct Findings {
+pub struct Sampled {
+    table: TableSchema,
+    /// That were looked at.
     rows: usize,
     guesses: Vec<Guess>,
     /// For people, about the whole table.
     remarks: Vec<String>,
 }
 
-fn look_at(sampled: &Sampled, all: &[Sampled]) -> Findings {
-    let table = &sampled.table;
-    let mut findings = Findings { rows: 0, guesses: Vec::new(), remarks: Vec::new() };
-    match &sampled.rows {
-        Err(why) => findings.remarks.push(format!("its rows were not looked at: {why}")),
-        Ok(batch) => {
-            let rows: Vec<_> = batch.changes().filter_map(|change| change.after()).collect();
-            findings.rows = rows.len();
-            for (slot, schema) in table.columns.iter().enumerate() {
-                let column = Column::new(schema, rows.iter().map(|row| row.value(slot)));
-                findings.guesses.extend(column.guesses());
+impl Sampled {
+    /// `rows`: some of the table, or why none were looked at.
+    pub fn new(table: TableSchema, rows: Result<Batch, String>) -> Sampled {
+        let mut sampled = Sampled { table, rows: 0, guesses: Vec::new(), remarks: Vec::new() };
+        match rows {
+            Err(why) => sampled.remarks.push(format!("its rows were not looked at: {why}")),
+            Ok(batch) => {
+                let rows: Vec<_> = batch.changes().filter_map(|change| change.after()).collect();
+                sampled.rows = rows.len();
+                for (slot, schema) in sampled.table.columns.iter().enumerate() {
+                    let column = Column::new(schema, rows.iter().map(|row| row.value(slot)));
+                    sampled.guesses.extend(column.guesses());
+                }
             }
         }
+        match sampled.table.key {
+            KeyKind::Columns => {}
+            KeyKind::WholeRow => sampled.remarks.push("no key: equal rows cannot be told apart".into()),
+            KeyKind::None => sampled.remarks.push("no key: see `towpath doctor` before it is published".into()),
+        }
+        sampled
     }
-    match table.key {
-        KeyKind::Columns => {}
-        KeyKind::WholeRow => findings.remarks.push("no key: equal rows cannot be told apart".into()),
-        KeyKind::None => findings.remarks.push("no key: see `towpath doctor` before it is published".into()),
-    }
-    findings.remarks.extend(
-        header_of(table, all).map(|header| format!("its key begins with that of {header}: probably the lines of it")),
-    );
-    findings
+}
+
+fn lines_of(table: &TableSchema, all: &[Sampled]) -> Option<String> {
+    header_of(table, all).map(|header| format!("its key begins with that of {header}: probably the lines of it"))
 }
 
 /// The table whose whole key is the beginning of this one's, by name and kind.

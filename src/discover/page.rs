@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use towpath_contract::KeyKind;
 
-use super::column::{Guess, quoted};
-use super::{Findings, Sampled, look_at};
+use super::column::{Guess, quoted, quoted_value};
+use super::{Sampled, lines_of};
 
 /// A whole config for one source. `url`: as the file is to have it. `type_name`: the source's `type`.
 pub fn page(name: &str, type_name: &str, url: &str, patterns: &[String], all: &[Sampled]) -> String {
@@ -20,22 +20,22 @@ pub fn page(name: &str, type_name: &str, url: &str, patterns: &[String], all: &[
         tables.join(", ")
     );
     let mut routes = String::new();
-    all.iter().for_each(|sampled| route(&mut routes, name, sampled, &look_at(sampled, all)));
+    all.iter().for_each(|sampled| route(&mut routes, name, sampled, all));
     // A list of comments alone is none.
     page + if routes.contains("\n  - from: ") { "\nroutes:\n" } else { "\n# routes:\n" } + &routes
 }
 
-fn route(page: &mut String, source: &str, sampled: &Sampled, findings: &Findings) {
-    let table = &sampled.table;
+fn route(page: &mut String, source: &str, sampled: &Sampled, all: &[Sampled]) {
+    let Sampled { table, rows, guesses, remarks } = sampled;
     let key: Vec<&str> = table.key_columns().map(|at| table.columns[at].name.as_str()).collect();
     let key = if table.key == KeyKind::Columns { format!("key: {}", key.join(", ")) } else { "no key".into() };
-    let rows = match findings.rows {
+    let rows = match rows {
         1 => "1 row".into(),
         rows => format!("{rows} rows"),
     };
     let _ = writeln!(page, "\n  # {}.{}: {key}; looked at {rows}", one_line(&table.schema), one_line(&table.name));
-    for remark in &findings.remarks {
-        let _ = writeln!(page, "  # {}", one_line(remark));
+    for remark in remarks.iter().cloned().chain(lines_of(table, all)) {
+        let _ = writeln!(page, "  # {}", one_line(&remark));
     }
     let (schema, name) = (&table.schema, &table.name);
     if schema.contains('.')
@@ -48,7 +48,7 @@ fn route(page: &mut String, source: &str, sampled: &Sampled, findings: &Findings
     }
     let from = format!("{source}.{}.{}", table.schema, table.name);
     let _ = writeln!(page, "  - from: {}", quoted_pattern(&from));
-    let steps = steps(&findings.guesses);
+    let steps = steps(guesses);
     if steps.is_empty() {
         return;
     }
@@ -72,13 +72,13 @@ struct Step {
 
 fn steps(guesses: &[Guess]) -> Vec<Step> {
     const ORDER: [&str; 6] = ["trim", "charset_repair", "null_if", "legacy_date", "decode", "mask"];
-    let step = |name: &&str| {
-        let of: Vec<&Guess> = guesses.iter().filter(|guess| guess.step == *name).collect();
+    let step = |(name, is_safe): (&&str, bool)| {
+        let of: Vec<&Guess> = guesses.iter().filter(|guess| guess.step == *name && guess.is_safe == is_safe).collect();
         let first = *of.first()?;
         let columns: Vec<String> = of
             .iter()
             .map(|guess| match guess.option.as_str() {
-                "" => quoted(&guess.column),
+                "" => quoted_value(&guess.column),
                 option => format!("{}: {option}", quoted(&guess.column)),
             })
             .collect();
@@ -88,12 +88,16 @@ fn steps(guesses: &[Guess]) -> Vec<Step> {
             of.iter().map(|guess| one_line(&format!("{}: {}", quoted(&guess.column), guess.evidence))).collect();
         Some(Step { yaml, evidence, is_safe: first.is_safe })
     };
-    ORDER.iter().filter_map(step).collect()
+    ORDER.iter().flat_map(|name| [(name, true), (name, false)]).filter_map(step).collect()
 }
 
 fn quoted_pattern(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    if text.bytes().all(is_plain) { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+    if text.bytes().all(is_plain) {
+        text.to_owned()
+    } else {
+        serde_json::Value::from(text.replace("${", "$${")).to_string()
+    }
 }
 
 /// A name or a value must not end the comment that it stands in.

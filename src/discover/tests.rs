@@ -24,7 +24,7 @@ fn sampled(name: &str, columns: &[(&str, Kind, &str, bool)], rows: &[Vec<Option<
         let values = row.iter().map(|value| value.as_ref().map_or(Value::Null, |text| Value::Data(text.as_bytes())));
         batch.change(Op::Read, &shared, Position::from_bytes(&[0]).expect("short")).after(values);
     }
-    Sampled { table, rows: Ok(batch) }
+    Sampled::new(table, Ok(batch))
 }
 
 fn customers() -> Sampled {

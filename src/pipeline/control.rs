@@ -197,7 +197,7 @@ impl Desk {
                 Err(Refusal::new(RefusalKind::Conflict, format!("{name} stopped before it was recorded; ask again")))
             }
             Err(_) => Ok(format!(
-                "{what} of {name} will be read again when the outbox has room; until then it is not recorded, and a stop forgets it"
+                "{what} of {name} will be read again as soon as the source streams and the outbox has room; until then it is not recorded, and a stop forgets it"
             )),
         }
     }

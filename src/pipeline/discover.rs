@@ -27,7 +27,8 @@ pub(super) async fn discover(config: &Checked, rows: usize) -> Result<Vec<Sample
                 Err(error) => return Err(error),
             },
         };
-        all.push(Sampled { table, rows });
+        // What was seen of the rows is kept, not the rows.
+        all.push(Sampled::new(table, rows));
     }
     Ok(all)
 }

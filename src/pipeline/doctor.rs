@@ -39,7 +39,7 @@ async fn held_against_routes(
     source: &CheckedSource,
     live: &dyn Source,
 ) -> Option<(Vec<Finding>, Vec<OldRows>)> {
-    let routes: Vec<_> = config.routes.iter().map(|route| super::routed(route, RouteId(0))).collect();
+    let routes: Vec<_> = config.routes.iter().map(|route| route.route(RouteId(0))).collect();
     let router = Router::new(&source.name, &routes);
     if !router.looks_into_rows() {
         return None;

@@ -31,7 +31,6 @@ use crate::config::Checked;
 use crate::config::checked::{CheckedRoute, CheckedSource};
 use crate::config::model::AfterParked;
 use crate::discover::Sampled;
-use crate::event::RouteId;
 use crate::outbox::{self, Outbox, OutboxError, State, Stored, StoredRoute};
 use crate::registry;
 use crate::relay::{self, Relay, Settings};
@@ -205,7 +204,7 @@ fn source_task(
     let board = Arc::new(SourceBoard::default());
     let (sender, commands) = mpsc::channel(4);
     let id = |name: &str| stored.iter().find(|route| route.name == name).map(|route| route.id);
-    let routes: Vec<Route> = config.routes.iter().filter_map(|route| Some(routed(route, id(&route.name)?))).collect();
+    let routes: Vec<Route> = config.routes.iter().filter_map(|route| Some(route.route(id(&route.name)?))).collect();
     let task = SourceTask {
         name: name.clone(),
         source: registry::source(&source.name, &source.config, &spool_folder(&config.outbox.sqlite)),
@@ -217,20 +216,10 @@ fn source_task(
         routes: config.routes.clone(),
         places: config.places.clone(),
         trouble: None,
+        asked: Vec::new(),
         parked_told: None,
     };
     (task, SourceControl { name, board, commands: sender })
-}
-
-fn routed(route: &CheckedRoute, id: RouteId) -> Route {
-    Route {
-        id,
-        name: route.name.clone(),
-        from: route.from.clone(),
-        event: route.event.clone(),
-        steps: route.steps.clone(),
-        on_error: route.on_error,
-    }
 }
 
 /// Beside the outbox, on the same disk: transactions in progress wait here.

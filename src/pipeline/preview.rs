@@ -2,7 +2,7 @@
 
 use towpath_contract::Error;
 
-use super::{routed, spool_folder, unfit};
+use super::{spool_folder, unfit};
 use crate::cli::engine::{Preview, Wanted};
 use crate::config::Checked;
 use crate::event::RouteId;
@@ -19,7 +19,7 @@ pub(super) async fn preview(config: &Checked, wanted: &Wanted) -> Result<Option<
         if from.source != source.name || !from.matches(&wanted.schema, &wanted.table) {
             continue;
         }
-        let rows = route::preview(&source.name, &routed(configured, RouteId(0)), &batch)
+        let rows = route::preview(&source.name, &configured.route(RouteId(0)), &batch)
             .map_err(|unfit| unfit::error(unfit, &config.routes, &config.places))?;
         let steps = configured.steps.iter().map(|step| step.name()).collect();
         previews.push(Preview { route: configured.name.clone(), steps, rows });

@@ -56,6 +56,8 @@ pub(super) struct SourceTask {
     pub(super) places: Places,
     /// What was logged of the attempts since it last captured.
     pub(super) trouble: Option<String>,
+    /// Snapshots that were asked for while the source was being opened.
+    pub(super) asked: Vec<Command>,
     /// When the log was last told that events cannot be published.
     pub(super) parked_told: Option<Instant>,
 }
@@ -207,7 +209,8 @@ impl SourceTask {
                 command = self.commands.recv() => match command {
                     Some(Command::Pause) => return Err(Ended::Paused),
                     Some(Command::Resume) => {}
-                    Some(Command::Snapshot { answer, .. }) => refuse_snapshot(answer, "the source is being opened; try again when it streams"),
+                    // Taken up as soon as it streams; who asked hears when it is recorded, or that it is not yet.
+                    Some(asking @ Command::Snapshot { .. }) => self.asked.push(asking),
                     None => return Err(Ended::Stopping),
                 },
             }
@@ -220,7 +223,7 @@ impl SourceTask {
         self.trouble = None;
         self.board.opened(&identity);
         self.board.set_state(SourceState::Capturing);
-        Ok(Session {
+        let mut session = Session {
             capture,
             identity,
             epoch,
@@ -228,7 +231,9 @@ impl SourceTask {
             ticks,
             in_flight: VecDeque::new(),
             unanswered: Vec::new(),
-        })
+        };
+        self.asked.drain(..).try_for_each(|asking| session.obey(Some(asking)))?;
+        Ok(session)
     }
 }
 

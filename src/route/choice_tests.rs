@@ -1,5 +1,6 @@
 //! Which events a route makes of a change, and what their templates see of its row.
 
+use proptest::prelude::*;
 use towpath_contract::{Batch, Op, Position, Transaction, Value};
 
 use super::Router;
@@ -330,6 +331,22 @@ fn columns_that_belong_together_become_an_object_and_come_apart_again() {
     assert!(unfit.map(drop).expect_err("the key").fault.message.contains("part of the key"));
     let unfit = routed(&changes(&insert(row("A"))), route("db.public.customers", &["flatten: { EMAIL: { x: text } }"]));
     assert!(unfit.map(drop).expect_err("no JSON").fault.message.contains("needs JSON"));
+}
+
+proptest! {
+    #[test]
+    fn what_is_nested_comes_apart_as_it_was(mail in "\\PC{0,12}", status in "\\PC{0,3}", since in any::<i64>()) {
+        let table = customers();
+        let mut batch = Batch::new();
+        batch.begin_transaction(Transaction::default());
+        let since = since.to_string();
+        let row = [Value::Data(b"K-7"), Value::Data(mail.as_bytes()), Value::Data(status.as_bytes()), Value::Data(since.as_bytes())];
+        batch.change(Op::Insert, &table, Position::from_bytes(&[1]).expect("short")).after(row);
+        let there = routed(&batch, route("db.public.customers", &["select: [CUST_NO, EMAIL, SINCE, STATUS]"])).expect("it fits");
+        let steps = ["nest: { about: [EMAIL, STATUS, SINCE] }", "flatten: { about: { EMAIL: text, STATUS: text, SINCE: int } }"];
+        let back = routed(&batch, route("db.public.customers", &steps)).expect("it fits");
+        prop_assert_eq!(body(&there, 0), body(&back, 0));
+    }
 }
 
 #[test]

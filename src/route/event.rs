@@ -74,6 +74,9 @@ impl Scratch {
         if self.transaction != Some(change.transaction_index()) {
             self.begin_transaction(change);
         }
+        if route.row_event.as_ref().is_some_and(|row_event| !row_event.takes(change)) {
+            return Ok(());
+        }
         self.too_large = Some(change.bytes()).filter(|bytes| *bytes > ROW_BYTES_MAX);
         if self.too_large.is_some() {
             self.images.leave_out();
@@ -136,12 +139,15 @@ impl Scratch {
                 write_key(&rows, &route.columns, &mut self.key, &mut unfit);
             }
             if route.changes_key {
-                write_key(&Rows::raw(change), &plan.columns, &mut self.real_key, &mut Unwritable::default());
+                let columns = route.order.as_ref().unwrap_or(&plan.columns);
+                write_key(&Rows::raw(change), columns, &mut self.real_key, &mut Unwritable::default());
             }
         }
 
         let mut refusal = None;
-        let event_type = short(|| "type".into(), &form.event_type, &rows, "", &mut refusal);
+        // Of a row that no message can carry nothing was transformed, and nothing masked.
+        let shown = (too_large.is_none()).then_some(&rows);
+        let event_type = short(|| "type".into(), &form.event_type, shown, "", &mut refusal);
         let facts = Facts {
             form,
             route,
@@ -209,14 +215,14 @@ impl Scratch {
             }
         };
 
-        let exchange = short(|| "exchange".into(), &form.exchange, &rows, &event_type, &mut refusal);
-        let routing_key = short(|| "routing_key".into(), &form.routing_key, &rows, &event_type, &mut refusal);
+        let exchange = short(|| "exchange".into(), &form.exchange, shown, &event_type, &mut refusal);
+        let routing_key = short(|| "routing_key".into(), &form.routing_key, shown, &event_type, &mut refusal);
         let mut event = events.start(route.route);
         for field in [self.id.as_bytes(), &self.key, exchange.as_bytes(), routing_key.as_bytes()] {
             event.buffer().extend_from_slice(field);
             event.end_field();
         }
-        let own = own_properties(form, &rows, &event_type, &mut refusal);
+        let own = own_properties(form, shown, &event_type, &mut refusal);
         let properties = Properties {
             content_type: match &route.row_event {
                 Some(row_event) => row_event.content_type,
@@ -237,7 +243,7 @@ impl Scratch {
                 }
             }
             for (name, template) in &form.headers {
-                match template.of(&rows, &event_type) {
+                match template.of(shown, &event_type) {
                     Ok(text) => write_header(out, name, text.as_bytes()),
                     Err(why) => {
                         refusal.get_or_insert(format!("event.headers.{name} cannot be rendered: {why}"));
@@ -251,7 +257,7 @@ impl Scratch {
             Some(row_event) => row_event.write_body(&facts, event.buffer()),
         }
         event.end_field();
-        let key = if route.changes_key && route.row_event.is_none() { &self.real_key } else { &self.key };
+        let key = if route.changes_key { &self.real_key } else { &self.key };
         let hash = bundle.take().unwrap_or_else(|| key_hash(&plan.subject, key));
         event.finish(hash, why(refusal, &unfit).map(String::into_boxed_str));
     }
@@ -284,7 +290,7 @@ impl Scratch {
 /// The properties that the route sets; what is empty is not set.
 fn own_properties<'t>(
     form: &'t OpPlan,
-    rows: &Rows<'_>,
+    rows: Option<&Rows<'_>>,
     event_type: &str,
     refusal: &mut Option<String>,
 ) -> SmallVec<[(Property, Cow<'t, str>); 2]> {
@@ -309,7 +315,7 @@ fn own_properties<'t>(
 fn short<'t>(
     key: impl Fn() -> String,
     template: &'t Text,
-    rows: &Rows<'_>,
+    rows: Option<&Rows<'_>>,
     event_type: &str,
     refusal: &mut Option<String>,
 ) -> Cow<'t, str> {

@@ -191,6 +191,30 @@ fn a_row_that_no_message_carries_is_parked_without_its_body() {
     assert_eq!((small.parked, events.parked()), (None, 1));
 }
 
+/// No step was done on it, no mask either: nothing looks into it.
+#[test]
+fn of_a_row_that_no_message_carries_nothing_is_shown_anywhere() {
+    let huge = vec![b'x'; (128 << 20) + 1];
+    let mut batch = begin();
+    batch.change(Op::Insert, &orders(), at(&[1])).after([
+        Value::Data(b"1"),
+        Value::Data(&huge),
+        Value::Data(b"777.77"),
+    ]);
+    let mut route = route(1, "all", "db.public.orders");
+    let steps = ["set: { twice: \"amount * 2\" }", "mask: { amount: drop }", "rename: { id: amount }"];
+    route.steps = steps.map(super::super::transform::examples::step).into();
+    route.event.event_type = "of {{ row.amount }}".into();
+    route.event.routing_key = "{{ type }}.{{ row.twice }}".into();
+    route.event.headers = [("twice".to_owned(), "{{ row.twice }}".to_owned())].into();
+    route.event.properties = vec![(crate::route::Property::CorrelationId, "{{ row.twice }}".into())];
+    let events = routed(&batch, &[route]);
+    let event = events.get(0);
+    assert!(event.parked.expect("parked").contains("no message carries more than 134217728"));
+    assert_eq!(event.routing_key, "");
+    assert!(!shown(&events).contains("777.77"), "{}", shown(&events));
+}
+
 /// A column's kind, the bytes that a connector hands over, and what a reader of JSON is to find.
 fn any_value() -> impl Strategy<Value = (Kind, Vec<u8>, Json)> {
     let integer = |number: i64| match number.unsigned_abs() < 1 << 53 {

@@ -32,7 +32,7 @@ use event::Scratch;
 pub use plan::{Place, Unfit};
 use plan::{Route, TablePlan};
 pub use preview::{Previewed, Stage, preview};
-pub use properties::Property;
+pub use properties::{Property, is_reserved_header};
 use towpath_contract::{Batch, TableSchema};
 use transform::Fault;
 
@@ -127,13 +127,14 @@ impl Router {
         let mut needs = Vec::new();
         for table in tables {
             let Ok(plan) = TablePlan::new(&self.source, table, &self.routes) else { continue };
+            let sent = |slot: usize| table.columns.get(slot).is_some_and(|column| column.key);
             for route in &plan.routes {
                 let need = |place| Need {
                     table: (table.schema.clone(), table.name.clone()),
                     route: route.name.clone(),
                     place,
                 };
-                needs.extend(route.needing_old_rows().into_iter().map(need));
+                needs.extend(route.needing_old_rows(&sent).into_iter().map(need));
             }
         }
         needs

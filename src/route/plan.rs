@@ -118,6 +118,8 @@ pub(super) struct RoutePlan {
     step_names: Vec<&'static str>,
     /// The steps change the key: order goes by the real one all the same.
     pub(super) changes_key: bool,
+    /// What order goes by where it is not the table's key.
+    pub(super) order: Option<Vec<ColumnPlan>>,
     /// The route's own form, then the ones that a step may choose.
     forms: Vec<Vec<OpPlan>>,
     /// The event types of those as they are written.
@@ -158,19 +160,18 @@ impl RoutePlan {
         id_suffix(&self.variant_names[variant])
     }
 
-    /// What of it cannot do without the row as it was before a change of which the source sends the key alone.
-    pub(super) fn needing_old_rows(&self) -> Vec<Place> {
-        let sent = |slot| self.columns.iter().any(|column| column.key && column.slot == slot);
-        let steps = self.program.needing_old_row(&sent).into_iter().map(Place::Step);
-        let texts = [Op::Update, Op::Delete].into_iter().flat_map(|op| self.form(None, op).needing_old_row(op, &sent));
-        let mut places: Vec<Place> = steps.chain(texts.map(Place::Event)).collect();
-        let mut seen = Vec::new();
-        places.retain(|place| {
-            !seen.contains(place) && {
-                seen.push(place.clone());
-                true
+    /// What of it cannot do without the row as it was before a change of which the source sends the table's key alone: `sent`.
+    pub(super) fn needing_old_rows(&self, sent: &dyn Fn(usize) -> bool) -> Vec<Place> {
+        let mut places: Vec<Place> = self.program.needing_old_row(sent).into_iter().map(Place::Step).collect();
+        // Of rows that are events themselves only new ones are.
+        let of_texts = if self.row_event.is_some() { &[][..] } else { &[Op::Update, Op::Delete][..] };
+        for (form, op) in self.forms.iter().flat_map(|form| of_texts.iter().map(move |op| (form, *op))) {
+            for place in form[op as usize].needing_old_row(op, sent).into_iter().map(Place::Event) {
+                if !places.contains(&place) {
+                    places.push(place);
+                }
             }
-        });
+        }
         places
     }
 
@@ -227,6 +228,14 @@ impl TablePlan {
                 };
                 let changes_key = keys(&fields) != keys(&columns)
                     || columns.iter().any(|column| column.key && program.touches(column.slot));
+                let order = row_event.as_ref().map(|row_event| {
+                    let of = |slot: &usize| table.columns.get(*slot).map(|column| (*slot, column));
+                    let columns = row_event.aggregate.iter().filter_map(of);
+                    let plan = |(slot, column): (usize, &Column)| {
+                        ColumnPlan::new(&column.name, &column.kind, &column.type_name, slot, true)
+                    };
+                    columns.map(plan).collect()
+                });
                 let mut forms = Vec::with_capacity(1 + variants.len());
                 for form in Form::all(&route.event, &variants) {
                     let plan = |op| OpPlan::new(form, source, table, &subject, &fields, op);
@@ -245,7 +254,8 @@ impl TablePlan {
                     format: route.event.format,
                     bundle: route.event.bundle,
                     step_names: route.steps.iter().map(StepConfig::name).collect(),
-                    changes_key,
+                    changes_key: changes_key || order.is_some(),
+                    order,
                     forms,
                     variant_names: variants.into_iter().map(|variant| variant.event_type.unwrap_or_default()).collect(),
                 })

@@ -54,9 +54,19 @@ impl Property {
             Property::Priority if value.parse::<u8>().is_err() => Some("is no whole number from 0 to 255"),
             // RabbitMQ closes the channel over any other.
             Property::Expiration if value.parse::<u32>().is_err() => Some("is no whole number of milliseconds"),
+            // A name that RabbitMQ takes from its own consumers alone.
+            Property::ReplyTo if value.starts_with("amq.rabbitmq.reply-to") => Some("is no queue of an event's"),
             _ => None,
         }
     }
+}
+
+/// A header that Towpath writes, or that the broker acts on: it takes some in one form alone, and closes the channel over another.
+pub fn is_reserved_header(name: &str) -> bool {
+    const BROKERS: [&str; 6] = ["x-death", "x-first-death", "x-last-death", "x-delay", "x-stream-", "x-opt-"];
+    name.starts_with("cloudEvents:")
+        || ["cc", "bcc"].contains(&name.to_ascii_lowercase().as_str())
+        || BROKERS.iter().any(|reserved| name.to_ascii_lowercase().starts_with(reserved))
 }
 
 pub(super) struct Properties<'a> {

@@ -188,10 +188,11 @@ impl Text {
     /// Why it has no text for this change, without any value.
     ///
     /// `event_type`: what became of the type of the event; empty for the type itself.
-    pub(super) fn of(&self, rows: &Rows<'_>, event_type: &str) -> Result<Cow<'_, str>, String> {
-        match self {
-            Text::Fixed(text) => Ok(Cow::Borrowed(text)),
-            Text::Each(each) => each.render(rows, event_type).map(Cow::Owned),
+    pub(super) fn of(&self, rows: Option<&Rows<'_>>, event_type: &str) -> Result<Cow<'_, str>, String> {
+        match (self, rows) {
+            (Text::Fixed(text), _) => Ok(Cow::Borrowed(text)),
+            (Text::Each(_), None) => Err("the row is not looked into".into()),
+            (Text::Each(each), Some(rows)) => each.render(rows, event_type).map(Cow::Owned),
         }
     }
 

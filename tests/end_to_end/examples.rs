@@ -91,6 +91,15 @@ fn commands_of_the_readme(readme: &str) -> Vec<String> {
     commands
 }
 
+const CASES: &str = "
+from: orders_db.public.orders
+columns: { id: int, status: text }
+key: [id]
+cases:
+  - insert: { id: 7, status: A }
+    events: [{ routing_key: orders_db.public.orders.insert, body: { after: { id: 7, status: A } } }]
+";
+
 #[tokio::test]
 async fn every_command_of_the_readme_works_with_its_config() {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("the README");
@@ -102,6 +111,9 @@ async fn every_command_of_the_readme_works_with_its_config() {
     let outbox = builder.folder().join("outbox.db");
     let builder = builder.config(yaml).env("TOWPATH__OUTBOX__SQLITE", outbox);
 
+    std::fs::create_dir(builder.folder().join("tests")).expect("a folder");
+    std::fs::write(builder.folder().join("tests/orders.yaml"), CASES).expect("a file");
+
     let mut running: Option<Towpath> = None;
     for name in commands_of_the_readme(&readme) {
         let calls: &[&[&str]] = match name.as_str() {
@@ -111,6 +123,7 @@ async fn every_command_of_the_readme_works_with_its_config() {
             }
             "doctor" => &[&["doctor"], &["doctor", "--json"]],
             "preview" => &[&["preview", "orders_db.public.orders"], &["preview", "orders_db.public.orders", "--json"]],
+            "test" => &[&["test"], &["test", "tests/orders.yaml", "--json"]],
             "run" => {
                 running = Some(builder.clone().run());
                 rig.inbox.until_count(1, PATIENCE).await;

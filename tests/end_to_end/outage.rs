@@ -135,6 +135,32 @@ async fn whoever_asks_is_answered_while_everything_waits() {
     assert!(towpath.terminate(PATIENCE).await.success());
 }
 
+/// A new slot waits for the transactions in progress: what is asked meanwhile is done afterwards, and who asked is told so.
+#[tokio::test]
+async fn a_snapshot_that_is_asked_for_while_the_source_is_opened_is_made() {
+    let mut rig = Rig::new().await;
+    rig.postgres.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1)").await;
+    let client = rig.postgres.client("postgres").await;
+    client.batch_execute("BEGIN; INSERT INTO t VALUES (2)").await.expect("it inserts");
+    let builder = rig.towpath("postgres", "").env("TOWPATH__SOURCES__DB__SNAPSHOT__MODE", "never");
+    let mut towpath = builder.clone().run();
+    eventually("the slot to wait", PATIENCE, async || {
+        let waiting = "SELECT count(*)::text FROM pg_stat_activity WHERE backend_type = 'walsender' AND wait_event = 'transactionid'";
+        match rig.postgres.value(waiting).await.as_str() {
+            "1" => Ok(()),
+            other => Err(other.to_owned()),
+        }
+    })
+    .await;
+    let asked = builder.command(&["snapshot", "db"]).await;
+    let (said, refused) = (String::from_utf8_lossy(&asked.stdout), String::from_utf8_lossy(&asked.stderr));
+    assert!(asked.status.success() && said.contains("as soon as the source streams"), "{said}{refused}");
+    client.batch_execute("COMMIT").await.expect("it commits");
+    let both = rig.inbox.until_count(2, PATIENCE).await;
+    assert!(both.iter().all(|event| event.routing_key.ends_with(".read")), "{both:?}");
+    assert!(towpath.terminate(PATIENCE).await.success());
+}
+
 #[tokio::test]
 async fn a_slot_that_was_dropped_stops_the_source_and_is_not_made_again() {
     let mut rig = Rig::new().await;

@@ -296,12 +296,12 @@ impl<'a> Change<'a> {
         self.head.transaction as usize
     }
 
-    /// At least as many as all its values have. Cheap.
+    /// At least as many as the values of its row before and after have. Cheap.
     pub fn bytes(&self) -> usize {
         if self.batch.data.len() <= Self::COUNTED_FROM_BYTES {
             return self.batch.data.len();
         }
-        let rows = [self.before(), self.after(), self.linked()].into_iter().flatten();
+        let rows = [self.before(), self.after()].into_iter().flatten();
         let length = |value| if let Value::Data(bytes) = value { bytes.len() } else { 0 };
         rows.flat_map(|row| row.values()).map(length).sum()
     }

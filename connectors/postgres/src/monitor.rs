@@ -232,7 +232,7 @@ async fn look_at_publication(client: &Client, found: &Found, published: &mut Pub
 pub(crate) fn uncaptured(table: &str, publication: &str) -> String {
     format!(
         "{table} is asked for in `tables` and not published: its changes are not captured. Once `towpath doctor` \
-         has nothing against the table, its owner adds it (ALTER PUBLICATION {} ADD TABLE …), or `tables` leaves it out; then pause and resume the source",
+         has nothing against the table, its owner adds it (ALTER PUBLICATION {} ADD TABLE …), or `tables` names the others; then pause and resume the source",
         ident(publication)
     )
 }

@@ -1,6 +1,8 @@
 //! The publication: which tables the server sends. Made on the first run, added to when the config matches more.
 
 use serde::Deserialize;
+use std::collections::HashMap;
+
 use tokio_postgres::Client;
 use towpath_contract::{Error, ErrorKind, Result};
 
@@ -167,13 +169,22 @@ struct Exposed {
 
 /// Of the tables that are to be published, those that would break for every application.
 fn exposed(tables: &[Listed], by_root: bool) -> Vec<Exposed> {
-    let culprits: Vec<&Listed> = tables.iter().filter(|table| table.without_identity).collect();
-    let wanted = |table: &&Listed| table.selected || !by_root;
-    let through = |table: &Listed| {
-        let culprit = culprits.iter().find(|culprit| culprit.oid == table.oid || is_below(culprit, table, tables));
-        culprit.map(|culprit| Exposed { table: table.table.clone(), culprit: culprit.table.clone() })
+    let by_oid: HashMap<&str, &Listed> = tables.iter().map(|table| (table.oid.as_str(), table)).collect();
+    // Publishing a root publishes what is below it.
+    let mut through: HashMap<&str, &Listed> = HashMap::new();
+    for culprit in tables.iter().filter(|table| table.without_identity) {
+        let mut at = Some(culprit);
+        while let Some(table) = at {
+            through.entry(&table.oid).or_insert(culprit);
+            at = table.parent.as_deref().and_then(|parent| by_oid.get(parent).copied());
+        }
+    }
+    let wanted = tables.iter().filter(|table| table.selected || !by_root);
+    let exposed = |table: &Listed| {
+        let culprit = through.get(table.oid.as_str())?;
+        Some(Exposed { table: table.table.clone(), culprit: culprit.table.clone() })
     };
-    tables.iter().filter(wanted).filter_map(through).collect()
+    wanted.filter_map(exposed).collect()
 }
 
 fn breaks(exposed: &[&Exposed]) -> (String, String) {
@@ -187,7 +198,7 @@ fn breaks(exposed: &[&Exposed]) -> (String, String) {
     );
     let fix = |(schema, name): &&Table| format!("ALTER TABLE {} REPLICA IDENTITY FULL;", qualified(schema, name));
     let fixes: Vec<String> = culprits.iter().map(fix).collect();
-    (message, format!("a primary key, or the owner runs: {} Or leave it out of `tables`", fixes.join(" ")))
+    (message, format!("a primary key, or the owner runs: {} Or `tables` names the others", fixes.join(" ")))
 }
 
 fn publishable(tables: Vec<Listed>, by_root: bool) -> Vec<Listed> {

@@ -11,6 +11,7 @@ use crate::config::path::{KeyPath, Segment};
 use crate::config::problem::Problem;
 use crate::config::shape::alternatives;
 use crate::route::format::{Bundle, BundleForm, Bundling, Format};
+use crate::route::is_reserved_header;
 use crate::route::matching::RouteFrom;
 use crate::route::plan::{EventForm, OnError, SHORT_STRING_BYTES_MAX, id_suffix};
 use crate::route::template::{Goes, Names, environment, render, unknown_call, wants};
@@ -99,12 +100,8 @@ impl Checker<'_> {
             self.template(&event.key("routing_key"), Makes::RoutingKey, &checked.event.routing_key, &checked.from);
             for (header, template) in &checked.event.headers {
                 let path = event.key("headers").key(header);
-                if header.is_empty()
-                    || header.len() > 255
-                    || header.starts_with("x-")
-                    || header.starts_with("cloudEvents:")
-                {
-                    let help = "1 to 255 bytes; `x-…` is the broker's, `cloudEvents:…` is Towpath's";
+                if header.is_empty() || header.len() > 255 || header.starts_with("x-") || is_reserved_header(header) {
+                    let help = "1 to 255 bytes; `x-…`, `CC` and `BCC` are the broker's, `cloudEvents:…` is Towpath's";
                     self.problem(&path, "this is no name for a header", help);
                 }
                 self.template(&path, Makes::Header, template, &checked.from);
@@ -118,11 +115,7 @@ impl Checker<'_> {
                     self.problem(&path, format!("{found} {why}"), "or a template that makes one");
                 }
             }
-            if route.event.format != Format::default() && checked.steps.iter().any(|step| step.name() == "outbox_table")
-            {
-                let help = "leave it out: the row's payload is the body, its other columns are the headers";
-                self.problem(&event.key("format"), "`outbox_table` makes events of a form of its own", help);
-            }
+            self.outbox_table(&path, &checked);
             if let Some(bundling) = checked.event.bundle {
                 self.bundle(&event, bundling, &checked);
             }
@@ -221,6 +214,27 @@ impl Checker<'_> {
                 _ => continue,
             };
             self.problem(&path, format!("`{}` gives each event a form of its own", step.name()), help);
+        }
+    }
+
+    /// A row of an outbox table says itself what its event is.
+    fn outbox_table(&mut self, path: &KeyPath, route: &CheckedRoute) {
+        let Some(at) = route.steps.iter().position(|step| step.name() == "outbox_table") else { return };
+        if route.event.format != Format::default() {
+            let help = "leave it out: the row's payload is the body, its other columns are the headers";
+            self.problem(&path.key("event").key("format"), "`outbox_table` makes events of a form of its own", help);
+        }
+        if route.on_error == OnError::Nullify {
+            let help = "`park` or `stop`";
+            self.problem(
+                &path.key("on_error"),
+                "a part of an event of `outbox_table` that is null would be left out",
+                help,
+            );
+        }
+        if let Some(behind) = route.steps.get(at + 1) {
+            let path = path.key("transform").index(at + 1).key(behind.name());
+            self.problem(&path, "a step behind `outbox_table` does nothing", "put it in front");
         }
     }
 

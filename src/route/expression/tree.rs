@@ -41,6 +41,18 @@ impl Program {
         !self.compares_rows && self.node.any(&|node| matches!(node, Node::Column(_, column) if sent(column.slot)))
     }
 
+    /// Of all columns whose values it looks at.
+    pub(in crate::route) fn slots(&self) -> Vec<usize> {
+        let slots = std::cell::RefCell::new(Vec::new());
+        self.node.any(&|node| {
+            if let Node::Column(_, column) = node {
+                slots.borrow_mut().push(column.slot);
+            }
+            false
+        });
+        slots.into_inner()
+    }
+
     /// It looks at what may not have been sent of a row that is deleted, where `sent` says what is.
     pub(in crate::route) fn looks_at_deleted(&self, sent: &dyn Fn(usize) -> bool) -> bool {
         self.node.any(&|node| matches!(node, Node::Column(Image::Row, column) if !sent(column.slot)))

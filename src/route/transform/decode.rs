@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use towpath_contract::Kind;
 
+use super::code_file::CodeFile;
 use super::run::{Action, Outcome};
 use super::shape::{Fault, Shape};
 use super::trim::trimmed;
@@ -15,8 +16,28 @@ use super::{Step, fields};
 /// Codes become words: `decode: { status: { A: active, S: shipped } }`. Blanks around a code do not count. The code `*` says what
 /// becomes of every other: a word (`"*": unknown`), or `"{{ value }}"` to leave it as it is. Without it the event of an unknown
 /// code is parked.
+///
+/// Instead of codes a file may be named: `decode: { country: codes/countries.csv }`, with a code and its word in each line, separated by a
+/// comma; what holds one stands in quotes, and a line that begins with `#` is none. It is read when Towpath starts, by a path from where it
+/// is started.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub struct Decode(BTreeMap<String, BTreeMap<String, String>>);
+pub struct Decode(BTreeMap<String, Codes>);
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Codes {
+    Here(BTreeMap<String, String>),
+    InFile(CodeFile),
+}
+
+impl Codes {
+    fn words(&self) -> Result<&BTreeMap<String, String>, Fault> {
+        match self {
+            Codes::Here(words) => Ok(words),
+            Codes::InFile(file) => file.words.as_ref().as_ref().map_err(|why| Fault::new(why.clone())),
+        }
+    }
+}
 
 const OTHERS: &str = "*";
 const AS_IT_IS: &str = "{{ value }}";
@@ -25,6 +46,13 @@ impl Step for Decode {
     fn faults(&self) -> Vec<Fault> {
         let mut faults = fields::faults_of_map(self.0.len());
         for (name, codes) in &self.0 {
+            let codes = match codes.words() {
+                Ok(codes) => codes,
+                Err(fault) => {
+                    faults.push(fault.key(name));
+                    continue;
+                }
+            };
             if codes.is_empty() {
                 faults.push(Fault::new("there is no code").help("`{ A: active, S: shipped }`").key(name));
             }
@@ -46,6 +74,7 @@ impl Step for Decode {
     fn compile(&self, shape: &mut Shape) -> Result<(), Fault> {
         for (name, codes) in &self.0 {
             let Some(found) = shape.find(name).map_err(|fault| fault.key(name))? else { continue };
+            let codes = codes.words().map_err(|fault| fault.key(name))?;
             let field = &mut shape.fields()[found];
             if matches!(field.kind, Kind::Bytes | Kind::Json | Kind::Array(_)) {
                 let wanted = "a code: a text, a number, or true or false";

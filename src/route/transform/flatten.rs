@@ -77,8 +77,10 @@ impl Maker for Taking {
             Value::Null => return Ok(Outcome::Null),
             Value::Data(object) => object,
         };
-        let members: HashMap<Cow<'_, str>, &RawValue> =
+        let members: Option<HashMap<Cow<'_, str>, &RawValue>> =
             serde_json::from_slice(object).map_err(|_| Reason::from("the value is no object"))?;
+        // JSON has a null of its own.
+        let Some(members) = members else { return Ok(Outcome::Null) };
         let raw = match members.get(self.member.as_str()).map(|raw| raw.get()) {
             None | Some("null") => return Ok(Outcome::Null),
             Some(raw) => raw,

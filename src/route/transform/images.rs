@@ -63,17 +63,17 @@ impl Images {
                 self.made(which).begin(row.values().len(), program.slots);
             }
         }
+        let is_key = |slot: usize| change.table().columns.get(slot).is_some_and(|column| column.key);
         for doing in &program.doings {
             let done = match &doing.what {
-                What::Act { slot, action } => self.each_row(rows, *slot, nullify, |row, made, out| {
+                What::Act { slot, action } => self.each_row(rows, *slot, is_key(*slot), nullify, |row, made, out| {
                     Some(action.apply(made.input(row, *slot, action.protects())?, out))
                 }),
                 // What an earlier step left undone is no ground to decide on, nor to build on.
                 _ if self.failure.is_some() => Ok(()),
                 What::Set { slot, expression } => self.set(change, *slot, expression, nullify),
-                What::Make { slot, maker } => {
-                    self.each_row(rows, *slot, nullify, |row, made, out| Some(maker.make(View { row, made }, out)))
-                }
+                What::Make { slot, maker } => self
+                    .each_row(rows, *slot, false, nullify, |row, made, out| Some(maker.make(View { row, made }, out))),
                 What::Choose(choice) => {
                     let mut chosen = std::mem::take(&mut self.chosen);
                     let rows = self.of(change);
@@ -105,6 +105,7 @@ impl Images {
         &mut self,
         rows: [(Which, Option<Row<'_>>); 3],
         slot: usize,
+        is_key: bool,
         nullify: bool,
         make: impl Fn(Row<'_>, &Made, &mut Vec<u8>) -> Option<Result<Outcome, Reason>>,
     ) -> Result<(), Reason> {
@@ -116,6 +117,10 @@ impl Images {
             match make(row, made, &mut self.spare) {
                 None => {}
                 Some(Ok(outcome)) => made.store(slot, outcome, &mut self.spare),
+                // Of the row under the other key events show the key alone.
+                Some(Err(_)) if which == Which::Linked && !is_key => {
+                    made.store(slot, Outcome::Unavailable, &mut self.spare);
+                }
                 Some(Err(reason)) => {
                     if nullify {
                         made.store(slot, Outcome::Null, &mut self.spare);
@@ -174,6 +179,10 @@ impl Images {
             };
             self.spare = out;
             if let Some(reason) = failed {
+                if which == Which::Linked {
+                    self.made(which).store(slot, Outcome::Unavailable, &mut Vec::new());
+                    continue;
+                }
                 if nullify {
                     self.made(which).store(slot, Outcome::Null, &mut Vec::new());
                 }

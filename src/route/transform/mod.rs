@@ -7,6 +7,7 @@
 mod branch;
 mod cast;
 mod charset_repair;
+mod code_file;
 mod decode;
 mod drop;
 mod emit_when;

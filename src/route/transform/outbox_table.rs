@@ -2,22 +2,22 @@
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use towpath_contract::{Kind, Op};
+use towpath_contract::Kind;
 
-use super::run::{Choice, Chosen, Reason};
 use super::shape::{Fault, Field, Shape};
 use super::{Defaults, Reads, Step};
-use crate::route::expression::Input;
 use crate::route::row_event::RowEvent;
 
 /// The rows of an application's own outbox table are events: `outbox_table: {}`. Of every row that is inserted the payload becomes the
 /// body, byte for byte, and the other columns say what describes it: the type is the event's, the id its `cloudEvents:id`, the
 /// aggregate's id its subject, aggregate type and id its key, by which its order goes. The routing key is
 /// `{{ row.aggregatetype }}.{{ type }}`, unless the route has one. Updates and deletes become none: the application may mark its
-/// rows or take them away. Where a value is null that describes the event, there is no such header.
+/// rows or take them away. A null payload is an empty body; where the id is null, Towpath's stands in its place; without a type the
+/// event is parked.
 ///
 /// A column that is not called as here is named: `outbox_table: { aggregate_type: agg_type, payload: body }`. The columns are those that
-/// the step before left. `message-id` and the sequence are Towpath's, as of all events.
+/// the step before left, and no step comes behind. `message-id` and the sequence are Towpath's, as of all events. A header of the row that
+/// the route or `traceparent` sets is left out; one whose name is Towpath's or the broker's (`cloudEvents:…`, `CC`, `x-death`) parks the event.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct OutboxTable {
@@ -37,7 +37,8 @@ pub struct OutboxTable {
     /// route says otherwise. Default `payload`.
     #[serde(default = "payload")]
     payload: String,
-    /// What a row is that a snapshot reads. Default `nothing`.
+    /// What a row is that a snapshot reads. Default `nothing`. With `new` rows come in the order of the table's key, not in that in
+    /// which they were written.
     #[serde(default)]
     reads: Reads,
     /// Goes into the header `traceparent`. Default: none.
@@ -91,38 +92,42 @@ impl Step for OutboxTable {
     }
 
     fn compile(&self, shape: &mut Shape) -> Result<(), Fault> {
-        let field = |shape: &mut Shape, key: &str, name: &str| -> Result<Option<Field>, Fault> {
+        // A route of many tables, too, takes none that lacks a part: its rows would go out as any other.
+        let field = |shape: &mut Shape, key: &str, name: &str| -> Result<Field, Fault> {
             let found = shape.find(name).map_err(|fault| fault.key(key))?;
-            Ok(found.map(|index| shape.fields()[index].clone()))
+            let lacks = || {
+                let help = "a route of its own takes a table that is no outbox table";
+                Fault::new(format!("a table that the route takes has no column `{name}`")).help(help).key(key)
+            };
+            found.map(|index| shape.fields()[index].clone()).ok_or_else(lacks)
         };
-        let optional = |shape: &mut Shape, key: &str, name: &Option<String>| match name {
-            Some(name) => field(shape, key, name),
-            None => Ok(None),
+        let optional = |shape: &mut Shape, key: &str, name: &Option<String>| {
+            name.as_ref().map(|name| field(shape, key, name)).transpose()
         };
         let headers = optional(shape, "headers", &self.headers)?;
         if let Some(headers) = headers.as_ref().filter(|field| field.kind != Kind::Json) {
             super::fields::wrong_kind(headers, "", "JSON").map_err(|fault| fault.key("headers"))?;
         }
         let traceparent = optional(shape, "traceparent", &self.traceparent)?;
-        let event_type = field(shape, "type", &self.event_type)?;
-        let parts = [
-            field(shape, "id", &self.id)?,
-            field(shape, "aggregate_type", &self.aggregate_type)?,
-            field(shape, "aggregate_id", &self.aggregate_id)?,
-            field(shape, "payload", &self.payload)?,
-        ];
-        // A route of many tables may take some that are none of the kind.
-        let ([Some(id), Some(aggregate_type), Some(aggregate_id), Some(payload)], Some(_)) = (parts, event_type) else {
-            return Ok(());
-        };
+        field(shape, "type", &self.event_type)?;
+        let id = field(shape, "id", &self.id)?;
+        let payload = field(shape, "payload", &self.payload)?;
+        let aggregate_type = field(shape, "aggregate_type", &self.aggregate_type)?;
+        let aggregate_id = field(shape, "aggregate_id", &self.aggregate_id)?;
+        for (key, part) in [("aggregate_type", &aggregate_type), ("aggregate_id", &aggregate_id)] {
+            if !shape.is_column(part.slot) {
+                let message = format!("`{}` is made by a step, and the order of events goes by it", part.name);
+                return Err(Fault::new(message).help("name a column of the table").key(key));
+            }
+        }
         // The order is the aggregate's, not the row's.
-        let key = [aggregate_type.slot, aggregate_id.slot];
+        let aggregate = [aggregate_type.slot, aggregate_id.slot];
         for field in shape.fields() {
-            field.key = key.contains(&field.slot);
+            field.key = aggregate.contains(&field.slot);
         }
         shape.is_event(RowEvent {
             id: id.slot,
-            aggregate_id: aggregate_id.slot,
+            aggregate,
             payload: payload.slot,
             content_type: match payload.kind {
                 Kind::Json => "application/json",
@@ -131,8 +136,8 @@ impl Step for OutboxTable {
             },
             headers: headers.map(|field| field.slot),
             traceparent: traceparent.map(|field| field.slot),
+            reads: self.reads == Reads::New,
         });
-        shape.choose(Inserted { reads: self.reads });
         Ok(())
     }
 
@@ -148,26 +153,5 @@ impl Step for OutboxTable {
 /// Templates name columns so.
 fn is_word(name: &str) -> bool {
     !name.starts_with(|first: char| first.is_ascii_digit())
-        && name.chars().all(|char| char.is_alphanumeric() || char == '_')
-}
-
-#[derive(Debug)]
-struct Inserted {
-    reads: Reads,
-}
-
-impl Choice for Inserted {
-    fn choose(&self, input: &Input<'_>, chosen: &mut Chosen) -> Result<(), Reason> {
-        chosen.dropped = match input.op {
-            // A row that gets another key is no new one.
-            Op::Insert => input.moved,
-            Op::Read => self.reads == Reads::Nothing,
-            Op::Update | Op::Delete | Op::Truncate | Op::Message => true,
-        };
-        Ok(())
-    }
-
-    fn needs_old_row(&self, _: &dyn Fn(usize) -> bool) -> bool {
-        false
-    }
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

@@ -215,6 +215,8 @@ impl<'a> View<'a> {
 
     pub(in crate::route) fn value(self, slot: usize) -> Value<'a> {
         match self.made.cells.get(slot) {
+            // Nothing was made, not even what steps add.
+            None if slot >= self.row.values().len() => Value::Unavailable,
             None | Some(Cell::Raw | Cell::Failed { made: false }) => self.row.value(slot),
             Some(Cell::Null) => Value::Null,
             Some(Cell::Unavailable) => Value::Unavailable,

@@ -12,7 +12,8 @@ use crate::route::expression::Expression;
 /// Adds columns, or gives others another value, by [expressions](#expressions): `set: { total: "qty * price", region: "'EU'" }`. All
 /// of a step see the columns as the step before left them. They are worked out for the row before a change and for the one after
 /// it; one that compares the two (`after.qty - before.qty`) belongs to the row as it is now. What the source did not send makes a
-/// value that is not known either, and is named among the unavailable ones.
+/// value that is not known either, and is named among the unavailable ones; where it sent others that the value is made of, the event
+/// is parked.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Set(BTreeMap<String, Expression>);
 

@@ -151,6 +151,7 @@ impl Shape {
 
     /// The value at `slot`, which is new, is what the expression says.
     pub(super) fn set(&mut self, name: &str, slot: usize, expression: expression::Program) {
+        self.made_of.push((slot, expression.slots()));
         self.push(name.to_owned(), What::Set { slot, expression });
     }
 
@@ -162,6 +163,11 @@ impl Shape {
 
     pub(super) fn choose(&mut self, choice: impl Choice + 'static) {
         self.push(String::new(), What::Choose(Box::new(choice)));
+    }
+
+    /// The value comes from the source, and not from a step that added it.
+    pub(super) fn is_column(&self, slot: usize) -> bool {
+        slot < self.columns.len()
     }
 
     /// The rows are events themselves.
