@@ -34,6 +34,7 @@ fn status() -> Status {
             rate: 0.0,
             spooled_bytes: 0,
             uncaptured: vec![],
+            unread_after_gap: false,
             snapshot: vec![],
         }],
         outbox: OutboxStatus {

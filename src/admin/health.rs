@@ -111,6 +111,10 @@ fn sources(status: &Status, lag_max: Duration, all: &mut Vec<Reason>) {
             }
             SourceState::Gap { error, help } => all.push(lasting(&subject, code, error, help.as_deref())),
         }
+        if source.unread_after_gap {
+            let message = "reads its tables again after a gap: what changed in it has not all come";
+            all.push(passing(&subject, "unread_after_gap", message));
+        }
         for line in &source.uncaptured {
             all.push(passing(&subject, "uncaptured", line));
         }

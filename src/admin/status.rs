@@ -41,6 +41,9 @@ pub struct SourceStatus {
     /// What the config asks for and is not captured: one line each, with the way out.
     #[serde(default)]
     pub uncaptured: Vec<String>,
+    /// A gap was accepted, and the tables have not all been read since: what changed in it has not all come.
+    #[serde(default)]
+    pub unread_after_gap: bool,
     /// Tables being read, and those still to be.
     pub snapshot: Vec<TableProgress>,
 }
@@ -271,6 +274,7 @@ pub(crate) mod tests {
                 rate: 120.4,
                 spooled_bytes: 0,
                 uncaptured: vec![],
+                unread_after_gap: false,
                 snapshot: Vec::new(),
             }],
             outbox: OutboxStatus {

@@ -39,6 +39,8 @@ pub(super) struct View {
     pub(super) since: Option<Instant>,
     pub(super) identity: Option<String>,
     pub(super) progress: Progress,
+    /// A gap was accepted, and the tables have not all been read since.
+    pub(super) unread_after_gap: bool,
     pub(super) changes: u64,
     /// Commit time of the newest recorded change, in microseconds since 1970.
     newest_commit_us: i64,
@@ -53,8 +55,14 @@ impl SourceBoard {
         view.state = state;
     }
 
-    pub(super) fn opened(&self, identity: &str) {
-        self.lock().identity = Some(identity.to_owned());
+    pub(super) fn opened(&self, identity: &str, unread_after_gap: bool) {
+        let mut view = self.lock();
+        view.identity = Some(identity.to_owned());
+        view.unread_after_gap = unread_after_gap;
+    }
+
+    pub(super) fn read_after_gap(&self) {
+        self.lock().unread_after_gap = false;
     }
 
     /// Told every second or so.

@@ -219,6 +219,7 @@ impl Desk {
             state: vec![
                 StateEntry { key: towpath_contract::AFTER_GAP.into(), value: Some(Vec::new()) },
                 epoch::after(epoch::of(&resume.state)),
+                epoch::unread(),
             ],
         };
         let permit = self.outbox.reserve(0).await.map_err(failed)?;

@@ -23,6 +23,21 @@ pub(super) fn after(epoch: u32) -> StateEntry {
     StateEntry { key: STATE.to_owned(), value: Some(next.to_string().into_bytes()) }
 }
 
+/// The tables have not been read since a gap was accepted: what changed in it has not all come.
+const UNREAD: &str = "unread_after_gap";
+
+pub(super) fn unread() -> StateEntry {
+    StateEntry { key: UNREAD.to_owned(), value: Some(Vec::new()) }
+}
+
+pub(super) fn read() -> StateEntry {
+    StateEntry { key: UNREAD.to_owned(), value: None }
+}
+
+pub(super) fn is_unread(state: &BTreeMap<String, Vec<u8>>) -> bool {
+    state.contains_key(UNREAD)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

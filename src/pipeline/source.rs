@@ -200,6 +200,7 @@ impl SourceTask {
     async fn open(&mut self) -> Result<Session, Ended> {
         let resume = self.outbox.resume(&self.name).await?;
         let epoch = epoch::of(&resume.state);
+        let unread_after_gap = epoch::is_unread(&resume.state);
         let mut opening = std::pin::pin!(opened(&*self.source, &self.router, resume));
         let capture = loop {
             tokio::select! {
@@ -221,12 +222,13 @@ impl SourceTask {
         let identity: Arc<str> = capture.identity().into();
         info!(identity = %identity, position = %capture.progress().position_text, "capturing");
         self.trouble = None;
-        self.board.opened(&identity);
+        self.board.opened(&identity, unread_after_gap);
         self.board.set_state(SourceState::Capturing);
         let mut session = Session {
             capture,
             identity,
             epoch,
+            unread_after_gap,
             batch: Batch::new(),
             ticks,
             in_flight: VecDeque::new(),
@@ -287,6 +289,8 @@ struct Session {
     identity: Arc<str>,
     /// See [`epoch`].
     epoch: u32,
+    /// See [`epoch::unread`].
+    unread_after_gap: bool,
     batch: Batch,
     ticks: Interval,
     /// In the order in which they were handed over, which is the order in which they are committed.
@@ -303,13 +307,23 @@ impl Session {
                 () = stop(&mut task.stopping) => return Err(Ended::Stopping),
                 recorded = next_recorded(&mut self.in_flight) => self.recorded(recorded?, task),
                 command = task.commands.recv() => self.obey(command)?,
-                _ = self.ticks.tick() => task.board.tick(self.capture.progress()),
+                _ = self.ticks.tick() => self.tick(task),
                 captured = self.capture.next(&mut self.batch) => {
                     captured?;
                     self.hand_over(task).await?;
                 }
             }
         }
+    }
+
+    fn tick(&mut self, task: &SourceTask) {
+        let progress = self.capture.progress();
+        if self.unread_after_gap && progress.snapshot.is_empty() {
+            self.unread_after_gap = false;
+            self.batch.state.push(epoch::read());
+            task.board.read_after_gap();
+        }
+        task.board.tick(progress);
     }
 
     fn recorded(&mut self, recorded: Recorded, task: &SourceTask) {

@@ -67,6 +67,7 @@ impl Reporter {
             rate: self.rate(now, "source", name, view.changes),
             spooled_bytes: *spooled_bytes,
             uncaptured: uncaptured.clone(),
+            unread_after_gap: view.unread_after_gap,
             snapshot: snapshot
                 .iter()
                 .map(|table| TableProgress::new(table.table.clone(), table.rows_done, table.rows_total, table.seconds))

@@ -144,14 +144,7 @@ async fn a_snapshot_that_is_asked_for_while_the_source_is_opened_is_made() {
     client.batch_execute("BEGIN; INSERT INTO t VALUES (2)").await.expect("it inserts");
     let builder = rig.towpath("postgres", "").env("TOWPATH__SOURCES__DB__SNAPSHOT__MODE", "never");
     let mut towpath = builder.clone().run();
-    eventually("the slot to wait", PATIENCE, async || {
-        let waiting = "SELECT count(*)::text FROM pg_stat_activity WHERE backend_type = 'walsender' AND wait_event = 'transactionid'";
-        match rig.postgres.value(waiting).await.as_str() {
-            "1" => Ok(()),
-            other => Err(other.to_owned()),
-        }
-    })
-    .await;
+    towpath.wait_for_log("this waits for transactions that are running now", PATIENCE).await;
     let asked = builder.command(&["snapshot", "db"]).await;
     let (said, refused) = (String::from_utf8_lossy(&asked.stdout), String::from_utf8_lossy(&asked.stderr));
     assert!(asked.status.success() && said.contains("as soon as the source streams"), "{said}{refused}");
@@ -208,4 +201,48 @@ async fn a_snapshot_is_answered_for_when_a_crash_cannot_undo_it() {
         assert!(all.iter().all(|event| event.json()["op"] == "read"));
         assert!(towpath.terminate(PATIENCE).await.success());
     }
+}
+
+/// What changed in a gap comes with the rows that are read: until they are, the source is not ready.
+#[tokio::test]
+async fn after_a_gap_nothing_is_green_before_the_tables_were_read() {
+    let mut rig = Rig::new().await;
+    rig.postgres.sql("CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 200)").await;
+    let builder = rig
+        .towpath("postgres", "")
+        .env("TOWPATH__SOURCES__DB__SNAPSHOT__CHUNK_ROWS", "20")
+        .env("TOWPATH__SOURCES__DB__SNAPSHOT__ROWS_PER_SECOND_MAX", "50");
+    let mut towpath = builder.clone().run();
+    rig.inbox.until_count(200, PATIENCE).await;
+    assert!(towpath.terminate(PATIENCE).await.success());
+    rig.postgres.sql("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots").await;
+    rig.postgres.sql("INSERT INTO t VALUES (1000)").await;
+    towpath.start_again();
+    towpath.wait_for_log("--after-gap", PATIENCE).await;
+    let accepted = builder.command(&["snapshot", "db", "--after-gap"]).await;
+    assert!(accepted.status.success(), "{}", String::from_utf8_lossy(&accepted.stderr));
+    let admin = rig.admin();
+    let readiness = async || admin.get("/readyz").await;
+    eventually("the reading to be told", PATIENCE, async || match readiness().await {
+        (503, said) if said.contains("reads its tables again after a gap") => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    // Whenever it is green, the row has come.
+    eventually("it to be ready", PATIENCE, async || match readiness().await {
+        (200, _) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    let all = rig.inbox.until_count(401, PATIENCE).await;
+    assert!(all[200..].iter().any(|event| event.json()["key"]["id"] == 1000));
+    // A restart has forgotten nothing of it.
+    towpath.kill();
+    towpath.start_again();
+    eventually("it to be ready again", PATIENCE, async || match readiness().await {
+        (200, _) => Ok(()),
+        other => Err(other),
+    })
+    .await;
+    assert!(towpath.terminate(PATIENCE).await.success());
 }
