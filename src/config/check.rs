@@ -4,6 +4,7 @@ mod broker;
 mod files;
 mod postgres;
 mod routes;
+mod templates;
 mod url;
 
 use towpath_contract::{ByteSize, Span};
