@@ -8,6 +8,7 @@ use towpath_contract::{Change, KeyKind, planted};
 
 use super::bundle::{Item, Open};
 use super::format::{BundleForm, Facts, write_structured};
+use super::hash::fnv1a;
 use super::json::write_string;
 use super::plan::{OnError, OpPlan, RoutePlan, SHORT_STRING_BYTES_MAX, TablePlan, Unfit};
 use super::properties::{Properties, Property, write_header};
@@ -330,14 +331,9 @@ fn short<'t>(
     Cow::Borrowed("")
 }
 
-/// FNV-1a, 64 bits, over table and key: the same on every machine and after every restart. A table without a key has one
-/// hash, so its events stay in order.
+/// Of table and key. A table without a key has one hash, so its events stay in order.
 pub(super) fn key_hash(subject: &str, key: &[u8]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    for byte in subject.bytes().chain([0]).chain(key.iter().copied()) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
-    hash
+    fnv1a(subject.bytes().chain([0]).chain(key.iter().copied()))
 }
 
 fn write_hex(bytes: &[u8], out: &mut String) {

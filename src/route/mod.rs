@@ -12,6 +12,7 @@ mod expression;
 pub mod format;
 #[cfg(test)]
 mod format_tests;
+mod hash;
 mod json;
 pub mod matching;
 pub mod plan;
@@ -112,7 +113,8 @@ impl Router {
         let mut found: Vec<Unfit> = Vec::new();
         for route in &self.routes {
             let alone = std::slice::from_ref(route);
-            let faults = tables.iter().filter_map(|table| TablePlan::new(&self.source, table, alone).err());
+            let taken = tables.iter().filter(|table| route.from.matches(&table.schema, &table.name));
+            let faults = taken.filter_map(|table| TablePlan::new(&self.source, table, alone).err());
             for unfit in faults.chain(missing_everywhere(route, tables).err()) {
                 if !found.contains(&unfit) {
                     found.push(unfit);

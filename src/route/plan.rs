@@ -7,6 +7,7 @@ use serde::Deserialize;
 use towpath_contract::{Column, Kind, Op, TableSchema};
 
 use super::format::{Bundling, Format};
+use super::hash::fnv1a;
 use super::json::{self, write_string};
 use super::matching::RouteFrom;
 use super::properties::Property;
@@ -313,12 +314,9 @@ impl ColumnPlan {
     }
 }
 
-/// A route's name as part of an id, at any length of the name. `check` refuses two names of one suffix. FNV-1a, folded to 32 bits: stable across builds, which `std`'s hashers do not promise.
+/// A route's name as part of an id, at any length of the name. `check` refuses two names of one suffix.
 pub fn id_suffix(name: &str) -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    for byte in name.bytes() {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    }
+    let hash = fnv1a(name.bytes());
     format!("-{:08x}", (hash >> 32) as u32 ^ hash as u32)
 }
 

@@ -153,6 +153,22 @@ fn the_order_goes_by_the_aggregate_as_the_source_has_it() {
     assert!(routed(&batch, made).map(drop).expect_err("made").fault.message.contains("is made by a step"));
 }
 
+/// While such a table is read its inserts come as read rows, and not besides.
+#[test]
+fn without_a_key_read_rows_are_not_left_out() {
+    let keyed = table(Kind::Json);
+    let unkeyed = TableSchema::new("public".into(), "outbox".into(), keyed.columns.clone(), KeyKind::WholeRow);
+    let fits = |step: &str| {
+        let router = super::Router::new("db", &[route("db.public.outbox", &[step])]);
+        router.try_on(std::slice::from_ref(&unkeyed)).map_err(|unfit| unfit.fault.message)
+    };
+    for step in [STEP, "emit_when: { type: { 'new -> A': B } }"] {
+        assert!(fits(step).expect_err("it would lose them").contains("has no key: rows that are inserted"), "{step}");
+    }
+    assert_eq!(fits("outbox_table: { payload: body, reads: new }"), Ok(()));
+    assert_eq!(fits("emit_when: { transitions: { type: { 'new -> A': B } }, reads: new }"), Ok(()));
+}
+
 fn with_properties(properties: &[(Property, &str)]) -> Route {
     let mut route = route("db.public.customers", &[]);
     route.event.properties = properties.iter().map(|(of, template)| (*of, (*template).to_owned())).collect();

@@ -20,7 +20,8 @@ pub struct EmitWhen(Form);
 /// none. `*` stands for any value, `null` for none, `new` on the left for a row that was not there, and `gone` on the right for one
 /// that is deleted. Values are those that the step before left, without blanks around them. Type names are templates.
 ///
-/// A row that a snapshot reads is no transition; with `reads: new` beside `transitions` it is one from `new`. Where one change makes
+/// A row that a snapshot reads is no transition; with `reads: new` beside `transitions` it is one from `new`. What was inserted in a gap,
+/// or while a table without a key was read, comes as read rows alone: a table without a key needs `reads: new`. Where one change makes
 /// transitions of several columns, the first column in the order of their names makes its event; with `several: all` each does:
 /// `emit_when: { transitions: { … }, reads: new, several: all }`.
 ///
@@ -102,6 +103,7 @@ impl Step for EmitWhen {
 
     fn compile(&self, shape: &mut Shape) -> Result<(), Fault> {
         let (columns, reads, several) = self.parts();
+        shape.can_tell_new_rows(reads)?;
         let mut transitions = Vec::new();
         for (name, written) in columns {
             let place = |fault: Fault| self.place(fault.key(name));

@@ -38,7 +38,7 @@ pub struct OutboxTable {
     #[serde(default = "payload")]
     payload: String,
     /// What a row is that a snapshot reads. Default `nothing`. With `new` rows come in the order of the table's key, not in that in
-    /// which they were written.
+    /// which they were written. What was inserted in a gap comes as read rows alone: with `nothing` it is no event.
     #[serde(default)]
     reads: Reads,
     /// Goes into the header `traceparent`. Default: none.
@@ -92,6 +92,7 @@ impl Step for OutboxTable {
     }
 
     fn compile(&self, shape: &mut Shape) -> Result<(), Fault> {
+        shape.can_tell_new_rows(self.reads)?;
         // A route of many tables, too, takes none that lacks a part: its rows would go out as any other.
         let field = |shape: &mut Shape, key: &str, name: &str| -> Result<Field, Fault> {
             let found = shape.find(name).map_err(|fault| fault.key(key))?;

@@ -8,6 +8,7 @@ use super::Step;
 use super::run::{Choice, Chosen, Reason};
 use super::shape::{Fault, Shape};
 use crate::route::expression::Input;
+use crate::route::hash::fnv1a;
 
 /// Makes events of a share of the rows: `sample: 0.01`, about one in a hundred. Which ones is settled by their keys: of a row that is
 /// among them every change becomes an event, of another none, whenever and wherever it is asked. A truncate passes, for it concerns all
@@ -63,15 +64,9 @@ impl Choice for Sampling {
 }
 
 fn hash<'v>(key: impl Iterator<Item = Value<'v>>) -> u64 {
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
-    for value in key {
-        if let Value::Data(bytes) = value {
-            hash = bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME));
-        }
-        hash = (hash ^ 0xff).wrapping_mul(PRIME);
-    }
-    spread(hash)
+    let bytes = |value: Value<'v>| if let Value::Data(bytes) = value { bytes } else { &[] };
+    // No text has that byte: ("ab", "c") is not ("a", "bc").
+    spread(fnv1a(key.flat_map(|value| bytes(value).iter().copied().chain([0xff]))))
 }
 
 /// FNV leaves the high bits of short keys alike; this is the finalizer of MurmurHash3.

@@ -1,7 +1,8 @@
 //! A table's columns on their way through the steps, and what a step may do with them.
 
-use towpath_contract::{Kind, TablePattern, TableSchema};
+use towpath_contract::{KeyKind, Kind, TablePattern, TableSchema};
 
+use super::Reads;
 use super::fields::is_optional;
 use super::run::{Action, Choice, Doing, Maker, Program, What};
 use crate::route::expression::{self, Expression, Type};
@@ -35,6 +36,7 @@ pub(super) struct Shape {
     fields: Vec<Field>,
     program: Program,
     lenient: bool,
+    is_keyed: bool,
     step: usize,
     /// Names that a step has and this table has not, without a `?`.
     missed: Vec<(usize, String)>,
@@ -71,6 +73,7 @@ impl Shape {
             fields: fields.collect(),
             program: Program { doings: Vec::new(), slots: table.columns.len() },
             lenient,
+            is_keyed: table.key == KeyKind::Columns,
             step: 0,
             missed: Vec::new(),
             variants: Vec::new(),
@@ -168,6 +171,17 @@ impl Shape {
     /// The value comes from the source, and not from a step that added it.
     pub(super) fn is_column(&self, slot: usize) -> bool {
         slot < self.columns.len()
+    }
+
+    /// What was inserted while a table without a key was read comes with the rows that were read, and not besides: a step that leaves
+    /// those out would lose it.
+    pub(super) fn can_tell_new_rows(&self, reads: Reads) -> Result<(), Fault> {
+        if self.is_keyed || reads == Reads::New {
+            return Ok(());
+        }
+        let message =
+            format!("{} has no key: rows that are inserted while it is read come as read rows alone", self.table);
+        Err(Fault::new(message).help("`reads: new` makes events of those too; or give the table a primary key"))
     }
 
     /// The rows are events themselves.
