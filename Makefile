@@ -72,7 +72,8 @@ demo: install-servers
 	@cargo build --quiet --package towpath --bin towpath --example demo
 	@cargo run --quiet --package towpath --example demo
 
-install: install-tools install-servers
+install: install-tools
+	@tests/support/install.sh tests
 
 .PHONY: install-servers
 install-servers:

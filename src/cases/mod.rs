@@ -12,8 +12,11 @@ use std::sync::Arc;
 use towpath_contract::{Batch, Op, Position, TableSchema, Transaction, Value};
 
 use crate::config::Checked;
+use crate::config::checked::CheckedRoute;
 use crate::event::{EventBatch, RouteId};
 use crate::route::matching::RouteFrom;
+use crate::route::plan::Route;
+use crate::route::related::Relations;
 use crate::route::{Router, Unfit};
 use yaml::Node;
 
@@ -83,7 +86,10 @@ impl Cases {
         if !config.routes.iter().any(|route| takes(&route.from)) {
             return Err(format!("no route takes {}.{schema}.{name}", self.source));
         }
-        let routes: Vec<_> = (0..).zip(&config.routes).map(|(at, route)| route.route(RouteId(at))).collect();
+        // A case gives the columns that related rows become, as it gives the others.
+        let route =
+            |(at, route): (u16, &CheckedRoute)| Route { relations: Relations::default(), ..route.route(RouteId(at)) };
+        let routes: Vec<_> = (0..).zip(&config.routes).map(route).collect();
         let names: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
         let mut router = Router::new(&self.source, &routes);
         let judge = |case: &Case| match self.events(&mut router, case) {

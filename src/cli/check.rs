@@ -66,9 +66,17 @@ fn route_line(route: &CheckedRoute) -> String {
         (Format::CloudeventsStructured, None) => " as structured CloudEvents",
         (Format::Debezium, None) => " in Debezium's envelope",
         (Format::Row, None) => " as plain rows",
+        (Format::Celery, None) => " as calls of Celery's",
+        (Format::Easynetq, None) => " for EasyNetQ",
+        (Format::Masstransit | Format::MasstransitRaw, None) => " for MassTransit",
+        (Format::Nservicebus, None) => " for NServiceBus",
+        (Format::Spring, None) => " for Spring AMQP",
+        (Format::Wolverine, None) => " for Wolverine",
         (_, Some(BundleBy::Transaction)) => " with each transaction in one message",
         (_, Some(BundleBy::Capture)) => " with several changes in one message",
     };
+    let related: Vec<&str> = route.relations.all().map(|(_, name, _)| name.as_str()).collect();
+    let with = if related.is_empty() { String::new() } else { format!(" with {},", related.join(", ")) };
     let EventForm { exchange, routing_key, .. } = &route.event;
-    format!("{}{through}{form} to exchange {exchange}, routing key {routing_key}", route.from)
+    format!("{}{with}{through}{form} to exchange {exchange}, routing key {routing_key}", route.from)
 }

@@ -3,6 +3,7 @@
 mod broker;
 mod files;
 mod postgres;
+mod related;
 mod routes;
 mod templates;
 mod url;

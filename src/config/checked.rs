@@ -9,6 +9,7 @@ use super::problem::{Placed, Problem, ProblemRecord};
 use crate::event::RouteId;
 use crate::route::matching::RouteFrom;
 use crate::route::plan::{EventForm, OnError, Route};
+use crate::route::related::Relations;
 use crate::route::transform::StepConfig;
 
 #[derive(Clone, Debug)]
@@ -60,6 +61,8 @@ pub struct CheckedRoute {
     pub from: RouteFrom,
     /// Its templates compile, use no unknown name, and render for every op, as far as that can be seen without a row.
     pub event: EventForm,
+    /// Each of another table, that is captured where an event follows from it.
+    pub relations: Relations,
     /// Right by themselves; whether the tables have their columns is seen when the source is open.
     pub steps: Vec<StepConfig>,
     pub on_error: OnError,
@@ -75,6 +78,7 @@ impl CheckedRoute {
             name: self.name.clone(),
             from: self.from.clone(),
             event: self.event.clone(),
+            relations: self.relations.clone(),
             steps: self.steps.clone(),
             on_error: self.on_error,
         }

@@ -14,6 +14,7 @@ use towpath_postgres::PostgresConfig;
 use crate::route::Property;
 use crate::route::format::{Bundle, Format};
 use crate::route::plan::OnError;
+use crate::route::related::Related;
 use crate::route::transform::StepConfig;
 
 /// Towpath's configuration: sources, routes, the outbox and the broker.
@@ -55,6 +56,18 @@ pub struct RouteConfig {
     /// makes it a new one.
     #[serde(default)]
     pub name: Option<String>,
+
+    /// Lists of rows of other tables that belong to one row here, by the name of the column that they become:
+    /// `{ lines: { from: public.invoice_line, on: { invoice_id: invoice_id } } }`. A change of them is a change of the row here, and all
+    /// changes of a row and of what belongs to it in one transaction are one event: see [related rows](related.md).
+    #[serde(default)]
+    pub aggregate: BTreeMap<String, Related>,
+
+    /// Rows of other tables to which rows here point, by the name of the column that they become, null where there is none:
+    /// `{ customer: { from: public.customer, on: { customer_id: customer_id } } }`. They are looked up when a row here changes, as they
+    /// are then: see [related rows](related.md).
+    #[serde(default)]
+    pub lookup: BTreeMap<String, Related>,
 
     /// What is done to each row on its way to an event, in this order: see [the transforms](transforms.md). A column that a step
     /// names must be there, in every table where `from` names one, and in those that have it where `from` has a `*`: a step that

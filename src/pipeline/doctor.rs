@@ -2,7 +2,7 @@
 
 use towpath_contract::{Finding, Known, OldRows, Severity, Source};
 
-use super::unfit;
+use super::{related, unfit};
 use crate::cli::engine::Examined;
 use crate::config::Checked;
 use crate::config::checked::{CheckedRoute, CheckedSource};
@@ -44,7 +44,7 @@ async fn held_against_routes(
     if !router.looks_into_rows() {
         return None;
     }
-    let tables = live.tables().await.ok()?;
+    let tables = related::tables(live, &router).await.ok()?;
     let unfit = router.unfit(&tables).into_iter().map(|unfit| {
         let error = unfit::error(unfit, &config.routes, &config.places);
         Finding {

@@ -9,6 +9,7 @@ mod discover;
 mod doctor;
 mod epoch;
 mod preview;
+mod related;
 mod source;
 mod status;
 mod store;

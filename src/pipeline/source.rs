@@ -17,7 +17,7 @@ use towpath_contract::{
 use tracing::{error, info, warn};
 
 use super::board::{SourceBoard, SourceState, View};
-use super::{epoch, unfit};
+use super::{epoch, related, unfit};
 use crate::config::checked::{CheckedRoute, Places};
 use crate::event::EventBatch;
 use crate::failpoint::failpoint;
@@ -201,6 +201,7 @@ impl SourceTask {
         let resume = self.outbox.resume(&self.name).await?;
         let epoch = epoch::of(&resume.state);
         let unread_after_gap = epoch::is_unread(&resume.state);
+        self.router.opened();
         let mut opening = std::pin::pin!(opened(&*self.source, &self.router, resume));
         let capture = loop {
             tokio::select! {
@@ -246,7 +247,7 @@ async fn opened(
     resume: Resume,
 ) -> Result<Result<Box<dyn Capture>, Unfit>, Error> {
     if router.looks_into_rows()
-        && let Err(unfit) = router.try_on(&source.tables().await?)
+        && let Err(unfit) = router.try_on(&related::tables(source, router).await?)
     {
         return Ok(Err(unfit));
     }
@@ -357,6 +358,7 @@ impl Session {
     /// Makes events of the batch and queues them for recording, as soon as the outbox has room. While it has none, the
     /// source is kept alive and nothing is read: that is the back pressure.
     async fn hand_over(&mut self, task: &mut SourceTask) -> Result<(), Ended> {
+        self.look_up(task).await?;
         let mut events = EventBatch::new();
         let routed = task.router.route(&self.identity, self.epoch, &self.batch, &mut events);
         routed.map_err(|unfit| task.stopped_by(unfit))?;
@@ -398,6 +400,31 @@ impl Session {
         self.in_flight.push_back(Commit { position, commit_time_us, answers, recording });
         self.batch.clear(BATCH_BYTES);
         Ok(())
+    }
+
+    /// What routes need beside the batch is asked of the source, which is kept alive meanwhile.
+    async fn look_up(&mut self, task: &mut SourceTask) -> Result<(), Ended> {
+        task.router.gather(&self.batch).map_err(|unfit| task.stopped_by(unfit))?;
+        loop {
+            let wanted = task.router.wanted(&self.batch);
+            if wanted.is_empty() {
+                return Ok(());
+            }
+            for wanted in wanted {
+                let mut looking_up = std::pin::pin!(related::look_up(&*task.source, &wanted.lookup));
+                let found = loop {
+                    tokio::select! {
+                        biased;
+                        found = &mut looking_up => break found?,
+                        () = stop(&mut task.stopping) => return Err(Ended::Stopping),
+                        _ = self.ticks.tick() => self.capture.keep_alive().await?,
+                    }
+                };
+                for (first, found) in found {
+                    task.router.found(&wanted, first, found).map_err(|unfit| task.stopped_by(unfit))?;
+                }
+            }
+        }
     }
 
     /// Waits for what is on its way into the outbox, tells the source about it, and lets go of it.

@@ -31,6 +31,14 @@ pub(super) fn path(route: &str, place: &Place, routes: &[CheckedRoute]) -> KeyPa
             let name = routes.get(index).and_then(|route| route.steps.get(*step)).map_or("", |step| step.name());
             path.key("transform").index(*step).key(name)
         }
+        Place::Related { key, name, step } => {
+            let path = path.key(*key).key(name);
+            let Some(step) = step else { return path };
+            let related = routes.get(index).map(|route| [&route.relations.aggregate, &route.relations.lookup]);
+            let related = related.and_then(|maps| maps.into_iter().find_map(|map| map.get(name)));
+            let name = related.and_then(|related| related.transform.get(*step)).map_or("", |step| step.name());
+            path.key("transform").index(*step).key(name)
+        }
         Place::Event(keys) => keys.iter().fold(path.key("event"), |path, key| path.key(key)),
     }
 }

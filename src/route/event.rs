@@ -1,12 +1,14 @@
 //! One change as its events: where they go, what they are called, and their bytes.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::Write as _;
 
 use smallvec::SmallVec;
-use towpath_contract::{Change, KeyKind, planted};
+use towpath_contract::{Change, KeyKind, Value, planted};
 
 use super::bundle::{Item, Open};
+use super::foreign;
 use super::format::{BundleForm, Facts, write_structured};
 use super::hash::fnv1a;
 use super::json::write_string;
@@ -18,7 +20,7 @@ use super::transform::{Images, Rows};
 use crate::event::EventBatch;
 
 /// RabbitMQ 3's own default limit of a message (4: 16 MiB). As JSON a row may have six times that, which the outbox still takes.
-const ROW_BYTES_MAX: usize = 128 << 20;
+pub(super) const ROW_BYTES_MAX: usize = 128 << 20;
 
 /// Buffers that are filled again for every event, and what stays the same within a batch or a transaction.
 #[derive(Default)]
@@ -46,6 +48,8 @@ pub(super) struct Scratch {
     images: Images,
     /// The bytes of a row that no message can carry.
     too_large: Option<usize>,
+    /// Why the change's event cannot go out, as was found before.
+    refusal: Option<String>,
     /// Of routes that put several events into one message.
     bundles: Vec<Open>,
     /// An event's body on its way into a bundle.
@@ -61,7 +65,7 @@ impl Scratch {
         self.transaction = None;
     }
 
-    /// The events that a route makes of one change: one, if its steps do not say otherwise.
+    /// The events that a route makes of one change: one, if its steps do not say otherwise. `refusal`: why they cannot go out.
     ///
     /// # Errors
     /// A step could not be done, and the route is to stop then.
@@ -70,8 +74,10 @@ impl Scratch {
         change: &Change<'_>,
         plan: &TablePlan,
         route: &RoutePlan,
+        refusal: Option<String>,
         events: &mut EventBatch,
     ) -> Result<(), Unfit> {
+        self.refusal = refusal;
         if self.transaction != Some(change.transaction_index()) {
             self.begin_transaction(change);
         }
@@ -109,6 +115,9 @@ impl Scratch {
         write_hex(change.position().as_bytes(), &mut self.sequence);
         self.id.clear();
         self.id.extend([self.id_prefix.as_str(), &self.sequence, &route.id_suffix]);
+        if route.is_by_content {
+            let _ = write!(self.id, "-{:016x}", content_hash(change));
+        }
         if nth > 0 {
             let variant = variant.expect("several events are of several forms");
             self.id += &route.variant_suffix(variant);
@@ -178,7 +187,7 @@ impl Scratch {
                 )),
                 (None, None, None) => None,
             };
-            form.refusal.clone().or_else(of_row).or(refusal)
+            form.refusal.clone().or_else(|| self.refusal.clone()).or_else(of_row).or(refusal)
         };
 
         let mut bundle = match route.bundle {
@@ -223,7 +232,12 @@ impl Scratch {
             event.buffer().extend_from_slice(field);
             event.end_field();
         }
-        let own = own_properties(form, shown, &event_type, &mut refusal);
+        let mut own = own_properties(form, shown, &event_type, &mut refusal);
+        for (property, text) in foreign::properties(route.format, &self.id) {
+            if !own.iter().any(|(known, _)| *known == property) {
+                own.push((property, text));
+            }
+        }
         let properties = Properties {
             content_type: match &route.row_event {
                 Some(row_event) => row_event.content_type,
@@ -334,6 +348,19 @@ fn short<'t>(
 /// Of table and key. A table without a key has one hash, so its events stay in order.
 pub(super) fn key_hash(subject: &str, key: &[u8]) -> u64 {
     fnv1a(subject.bytes().chain([0]).chain(key.iter().copied()))
+}
+
+/// Of all that its rows say.
+fn content_hash(change: &Change<'_>) -> u64 {
+    let rows = [change.before(), change.after()].into_iter().flatten();
+    let bytes = |value| match value {
+        Value::Data(bytes) => (bytes, 0xff),
+        Value::Null => (&[][..], 0xfe),
+        Value::Unavailable => (&[][..], 0xfd),
+    };
+    // No text has those bytes.
+    let marked = rows.flat_map(|row| row.values()).map(bytes);
+    fnv1a(marked.flat_map(|(bytes, mark)| bytes.iter().copied().chain([mark])))
 }
 
 fn write_hex(bytes: &[u8], out: &mut String) {

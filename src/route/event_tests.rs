@@ -14,6 +14,7 @@ use towpath_contract::{Batch, Column, KeyKind, Kind, Op, Position, TableSchema, 
 use super::super::Router;
 use super::super::matching::RouteFrom;
 use super::super::plan::{EventForm, OnError, Route};
+use super::super::related::Relations;
 use crate::event::{EventBatch, RouteId};
 
 fn column(name: &str, kind: Kind, key: bool) -> Column {
@@ -33,6 +34,7 @@ fn route(id: u16, name: &str, from: &str) -> Route {
         from: RouteFrom::parse(from).expect("valid"),
         event: EventForm::new("towpath"),
         steps: Vec::new(),
+        relations: Relations::default(),
         on_error: OnError::default(),
     }
 }

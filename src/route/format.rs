@@ -5,6 +5,7 @@ use serde::Deserialize;
 use towpath_contract::{ByteSize, Op};
 
 use super::debezium;
+use super::foreign;
 use super::json::write_string;
 use super::plan::{OpPlan, RoutePlan};
 use super::properties::write_header;
@@ -25,6 +26,20 @@ pub enum Format {
     Debezium,
     /// The row alone: after the change, or before it when it is deleted.
     Row,
+    /// The row as a Celery task's first argument, the operation as its second; the event's `type` is the task's name.
+    Celery,
+    /// The row for EasyNetQ; the event's `type` is the class: `Shop.Contracts.OrderChanged, Shop.Contracts`.
+    Easynetq,
+    /// The row in MassTransit's envelope; the event's `type` is the class: `Shop.Contracts:OrderChanged`.
+    Masstransit,
+    /// The row for MassTransit's raw JSON; the event's `type` as for `masstransit`.
+    MasstransitRaw,
+    /// The row for NServiceBus; the event's `type` is the class: `Shop.Contracts.OrderChanged`.
+    Nservicebus,
+    /// The row for Spring AMQP's JSON converter; the event's `type` is the class, or the id that consumers map to one.
+    Spring,
+    /// The row for Wolverine; the event's `type` is the message's type name.
+    Wolverine,
 }
 
 /// Several events in one message.
@@ -139,6 +154,7 @@ impl Format {
     pub(super) fn content_type(self) -> &'static str {
         match self {
             Format::CloudeventsStructured => "application/cloudevents+json; charset=utf-8",
+            Format::Masstransit => "application/vnd.masstransit+json",
             _ => "application/json",
         }
     }
@@ -158,7 +174,7 @@ impl Format {
             write_header(out, "cloudEvents:partitionkey", facts.key);
         }
         write_header(out, "cloudEvents:sequence", facts.sequence.as_bytes());
-        if self == Format::Row {
+        if !matches!(self, Format::Cloudevents | Format::Debezium) {
             write_header(out, "cloudEvents:op", facts.op.name().as_bytes());
             let mut names = Vec::new();
             if let Some(row) = facts.row() {
@@ -167,6 +183,7 @@ impl Format {
             if !names.is_empty() {
                 write_header(out, "cloudEvents:unavailable", &names);
             }
+            foreign::headers(self, facts, out);
         }
     }
 
@@ -179,6 +196,7 @@ impl Format {
                 Some(row) => write_row_alone(row, &facts.route.columns, out, unfit),
                 None => out.extend_from_slice(b"{}"),
             },
+            _ => foreign::body(self, facts, out, unfit),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::Router;
 use super::format::{BundleBy, BundleForm, Bundling, Format};
 use super::matching::RouteFrom;
 use super::plan::{EventForm, OnError, Route};
+use super::related::Relations;
 use crate::event::{EventBatch, RouteId};
 
 fn orders() -> Arc<TableSchema> {
@@ -56,6 +57,7 @@ fn route(format: Format, bundle: Option<Bundling>) -> Route {
         from: RouteFrom::parse("db").expect("valid"),
         event,
         steps: Vec::new(),
+        relations: Relations::default(),
         on_error: OnError::default(),
     }
 }
@@ -92,6 +94,12 @@ fn shown(events: &EventBatch) -> String {
         let (_, properties) = parse_properties(event.properties).expect("well-formed properties");
         let content_type = properties.content_type().as_ref().expect("content type").as_str();
         writeln!(text, "{} {} {content_type}", event.id, event.routing_key).expect("text");
+        let others = [("correlation id", properties.correlation_id()), ("encoding", properties.content_encoding())];
+        for (name, value) in others {
+            if let Some(value) = value.as_ref() {
+                writeln!(text, "  ({name}: {value})").expect("text");
+            }
+        }
         for (name, value) in properties.headers().as_ref().expect("headers") {
             writeln!(text, "  {name}: {}", value.as_long_string().expect("text")).expect("text");
         }
@@ -133,6 +141,29 @@ fn the_envelope_of_debezium_has_its_golden_bytes() {
 #[test]
 fn plain_rows_have_their_golden_bytes() {
     insta::assert_snapshot!(shown(&routed(&changes(), route(Format::Row, None))));
+}
+
+#[test]
+fn what_frameworks_take_has_its_golden_bytes() {
+    let mut text = String::new();
+    for format in [
+        Format::Celery,
+        Format::Easynetq,
+        Format::Masstransit,
+        Format::MasstransitRaw,
+        Format::Nservicebus,
+        Format::Spring,
+        Format::Wolverine,
+    ] {
+        let mut route = route(format, None);
+        route.event.event_type = "Shop.Contracts:Order".into();
+        let events = routed(&changes(), route);
+        for event in events.iter() {
+            let _: serde_json::Value = serde_json::from_slice(event.body).expect("JSON");
+        }
+        write!(text, "{format:?}\n\n{}\n", shown(&events)).expect("text");
+    }
+    insta::assert_snapshot!(text);
 }
 
 fn bundled(by: BundleBy, form: BundleForm, events_max: usize, bytes_max: usize) -> EventBatch {

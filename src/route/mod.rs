@@ -9,6 +9,7 @@ mod choice_tests;
 mod debezium;
 mod event;
 mod expression;
+mod foreign;
 pub mod format;
 #[cfg(test)]
 mod format_tests;
@@ -18,6 +19,7 @@ pub mod matching;
 pub mod plan;
 mod preview;
 mod properties;
+pub mod related;
 mod row_event;
 #[cfg(test)]
 mod row_event_tests;
@@ -34,7 +36,9 @@ pub use plan::{Place, Unfit};
 use plan::{Route, TablePlan};
 pub use preview::{Previewed, Stage, preview};
 pub use properties::{Property, is_reserved_header};
-use towpath_contract::{Batch, TableSchema};
+pub(crate) use related::Wanted;
+use related::{Gathered, Gathering};
+use towpath_contract::{Batch, Found, Lookup, TableSchema};
 use transform::Fault;
 
 use crate::event::EventBatch;
@@ -50,6 +54,10 @@ pub(crate) use self::template::{Goes, Names, render};
 pub struct Router {
     source: String,
     routes: Vec<Route>,
+    /// Of routes with related rows.
+    gatherings: Vec<Gathering>,
+    /// The id of the transaction that the last batch may have ended within; `None` before the first.
+    unfinished: Option<String>,
     /// Plans by the address of their table's schema, which the `Arc` beside it keeps alive.
     plans: Vec<(Arc<TableSchema>, Arc<TablePlan>)>,
     scratch: Scratch,
@@ -90,9 +98,15 @@ const PLANS_MAX: usize = 1024;
 impl Router {
     /// `routes` may hold routes of other sources; they are left out.
     pub fn new(source: &str, routes: &[Route]) -> Router {
+        let of_source = |wanted: &dyn Fn(&Route) -> bool| {
+            let wanted = |route: &&Route| route.from.source == source && wanted(route);
+            routes.iter().filter(wanted).collect::<Vec<_>>().into_iter()
+        };
         Router {
             source: source.to_owned(),
-            routes: routes.iter().filter(|route| route.from.source == source).cloned().collect(),
+            routes: of_source(&|route| route.relations.is_empty()).cloned().collect(),
+            gatherings: of_source(&|route| !route.relations.is_empty()).map(Gathering::new).collect(),
+            unfinished: None,
             plans: Vec::new(),
             scratch: Scratch::default(),
         }
@@ -100,7 +114,8 @@ impl Router {
 
     /// Some route names columns.
     pub fn looks_into_rows(&self) -> bool {
-        self.routes.iter().any(|route| !route.steps.is_empty() || route.event.looks_into_rows())
+        !self.gatherings.is_empty()
+            || self.routes.iter().any(|route| !route.steps.is_empty() || route.event.looks_into_rows())
     }
 
     /// Whether every route's steps can be done on these tables.
@@ -121,7 +136,25 @@ impl Router {
                 }
             }
         }
+        found.extend(self.gathering_routes().filter_map(|route| related::fit(&self.source, route, tables).err()));
         found
+    }
+
+    fn gathering_routes(&self) -> impl Iterator<Item = &Route> {
+        self.gatherings.iter().map(|gathering| &gathering.route)
+    }
+
+    /// Tables of which rows are looked up that need not be captured: schema and name.
+    pub fn looked_up(&self) -> Vec<Lookup> {
+        let lookups = self.gathering_routes().flat_map(|route| route.relations.lookup.values());
+        let tables = lookups.map(|related| related.table());
+        let lookup = |(schema, table): (&str, &str)| Lookup {
+            schema: schema.into(),
+            table: table.into(),
+            columns: Vec::new(),
+            keys: Vec::new(),
+        };
+        tables.map(lookup).collect()
     }
 
     /// What of the routes cannot do without the row as it was before a change. Tables that a route does not fit are left out.
@@ -139,7 +172,53 @@ impl Router {
                 needs.extend(route.needing_old_rows(&sent).into_iter().map(need));
             }
         }
+        needs.extend(self.gathering_routes().flat_map(|route| related::needing_old_rows(&self.source, route, tables)));
         needs
+    }
+
+    /// The source was opened: the next batch may begin within a transaction.
+    pub fn opened(&mut self) {
+        self.unfinished = None;
+    }
+
+    /// Looks at the batch for routes with related rows. To be called before [`Router::wanted`].
+    ///
+    /// # Errors
+    /// As [`Router::route`].
+    pub fn gather(&mut self, batch: &Batch) -> Result<(), Unfit> {
+        if self.gatherings.is_empty() {
+            return Ok(());
+        }
+        let first = batch.changes().map(|change| change.transaction_index()).next();
+        let goes_on = |transaction: &str| self.unfinished.as_ref().is_none_or(|unfinished| unfinished == transaction);
+        let is_torn = batch.changes().next().is_some_and(|change| goes_on(&change.transaction().id));
+        let is_whole = |index: usize| batch.has_ended(index) && !(is_torn && Some(index) == first);
+        self.gatherings.iter_mut().try_for_each(|gathering| gathering.begin(batch, &is_whole))?;
+        if let Some(last) = batch.changes().last() {
+            let is_over = batch.has_ended(last.transaction_index());
+            self.unfinished = Some(if is_over { String::new() } else { last.transaction().id.clone() });
+        }
+        Ok(())
+    }
+
+    /// What is to be looked up next for the batch; asked again after [`Router::found`], until it is nothing.
+    pub(crate) fn wanted(&mut self, batch: &Batch) -> Vec<Wanted> {
+        let gatherings = self.gatherings.iter_mut().enumerate();
+        gatherings.flat_map(|(nth, gathering)| gathering.wanted(batch, nth)).collect()
+    }
+
+    /// What was found for the keys of `wanted` from its key `first` on.
+    ///
+    /// # Errors
+    /// As [`Router::route`].
+    pub(crate) fn found(&mut self, wanted: &Wanted, first: usize, found: Found) -> Result<(), Unfit> {
+        self.gatherings[wanted.gathering()].found(wanted, first, found)
+    }
+
+    /// The rows that a route's steps would see of the batch, once all was looked up: for people who try a route.
+    pub(crate) fn gathered(&mut self, batch: &Batch) -> Result<Option<Batch>, Unfit> {
+        let gathered = self.gatherings.first_mut().map(|gathering| gathering.finish(batch)).transpose()?;
+        Ok(gathered.map(|gathered| gathered.batch))
     }
 
     /// Appends the events of the batch's changes, in order. `identity` is the capture's, part of every id. `epoch` grows where
@@ -149,27 +228,45 @@ impl Router {
     /// A route's steps cannot be done on one of the batch's tables, or not on a row of it where the route stops then. What is in
     /// `events` is of no use.
     pub fn route(&mut self, identity: &str, epoch: u32, batch: &Batch, events: &mut EventBatch) -> Result<(), Unfit> {
-        let plans = batch.tables().iter().map(|table| self.plan(table)).collect::<Result<Vec<_>, Unfit>>()?;
+        let plan = |table| plan_of(&mut self.plans, table, &self.source, &self.routes);
+        let plans = batch.tables().iter().map(plan).collect::<Result<Vec<_>, Unfit>>()?;
         self.scratch.begin_batch(&self.source, identity, epoch);
         for change in batch.changes() {
             let plan = &plans[change.table_index()];
             for route in &plan.routes {
-                self.scratch.write(&change, plan, route, events)?;
+                self.scratch.write(&change, plan, route, None, events)?;
+            }
+        }
+        for gathering in &mut self.gatherings {
+            let Gathered { batch, refusals } = gathering.finish(batch)?;
+            let routes = std::slice::from_ref(&gathering.route);
+            self.scratch.begin_batch(&self.source, identity, epoch);
+            for (change, refusal) in batch.changes().zip(refusals) {
+                let plan = plan_of(&mut self.plans, change.table(), &self.source, routes)?;
+                for route in &plan.routes {
+                    self.scratch.write(&change, &plan, route, refusal.clone(), events)?;
+                }
             }
         }
         self.scratch.end_batch(events);
         Ok(())
     }
+}
 
-    fn plan(&mut self, table: &Arc<TableSchema>) -> Result<Arc<TablePlan>, Unfit> {
-        if let Some((_, plan)) = self.plans.iter().rev().find(|(known, _)| Arc::ptr_eq(known, table)) {
-            return Ok(plan.clone());
-        }
-        if self.plans.len() == PLANS_MAX {
-            self.plans.remove(0);
-        }
-        let plan = Arc::new(TablePlan::new(&self.source, table, &self.routes)?);
-        self.plans.push((table.clone(), plan.clone()));
-        Ok(plan)
+/// The plan of a table, made when it is met first.
+fn plan_of(
+    plans: &mut Vec<(Arc<TableSchema>, Arc<TablePlan>)>,
+    table: &Arc<TableSchema>,
+    source: &str,
+    routes: &[Route],
+) -> Result<Arc<TablePlan>, Unfit> {
+    if let Some((_, plan)) = plans.iter().rev().find(|(known, _)| Arc::ptr_eq(known, table)) {
+        return Ok(plan.clone());
     }
+    if plans.len() == PLANS_MAX {
+        plans.remove(0);
+    }
+    let plan = Arc::new(TablePlan::new(source, table, routes)?);
+    plans.push((table.clone(), plan.clone()));
+    Ok(plan)
 }

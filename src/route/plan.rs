@@ -11,9 +11,10 @@ use super::hash::fnv1a;
 use super::json::{self, write_string};
 use super::matching::RouteFrom;
 use super::properties::Property;
+use super::related::Relations;
 use super::row_event::RowEvent;
 use super::template::{Goes, Names, Refusal, Text};
-use super::transform::{self, Compiled, Failure, Fault, Program, StepConfig, Variant};
+use super::transform::{self, Compiled, Failure, Fault, Field, Program, StepConfig, Variant};
 use crate::event::RouteId;
 
 /// The longest routing key, event type or message id, in bytes: an AMQP short string.
@@ -29,6 +30,7 @@ pub struct Route {
     pub name: String,
     pub from: RouteFrom,
     pub event: EventForm,
+    pub relations: Relations,
     pub steps: Vec<StepConfig>,
     pub on_error: OnError,
 }
@@ -109,6 +111,8 @@ pub(super) struct RoutePlan {
     /// Appended to the id of the event, so that two routes' events of one change have two ids. Empty for the first route: with
     /// one route to a table, an id depends on the change alone.
     pub(super) id_suffix: String,
+    /// Events hold what was looked up: the same change may be told another way when it is read again, and has another id then.
+    pub(super) is_by_content: bool,
     pub(super) columns: Vec<ColumnPlan>,
     pub(super) program: Program,
     /// The rows are events themselves.
@@ -197,6 +201,8 @@ pub enum Place {
     Step(usize),
     /// Below `event`.
     Event(Vec<String>),
+    /// Below `aggregate` or `lookup`: the column's name, and the index of a step of its `transform`.
+    Related { key: &'static str, name: String, step: Option<usize> },
 }
 
 impl TablePlan {
@@ -210,57 +216,56 @@ impl TablePlan {
         };
         let columns: Vec<ColumnPlan> = table.columns.iter().enumerate().map(raw).collect();
         let taking = routes.iter().filter(|route| route.from.matches(&table.schema, &table.name));
-        let routes =
-            taking.enumerate().map(|(nth, route)| {
-                let Compiled { fields, program, variants, row_event, .. } =
-                    transform::compile(&route.steps, table, route.from.is_pattern()).map_err(|(step, fault)| {
-                        Unfit { route: route.name.clone(), place: Place::Step(step), fault }
-                    })?;
-                let fields: Vec<ColumnPlan> = fields
+        let routes = taking.enumerate().map(|(nth, route)| {
+            let Compiled { fields, program, variants, row_event, .. } =
+                transform::compile(&route.steps, table, route.from.is_pattern()).map_err(|(step, fault)| Unfit {
+                    route: route.name.clone(),
+                    place: Place::Step(step),
+                    fault,
+                })?;
+            let fields: Vec<ColumnPlan> = fields.iter().map(ColumnPlan::of).collect();
+            let keys = |columns: &[ColumnPlan]| -> Vec<_> {
+                columns
                     .iter()
-                    .map(|field| ColumnPlan::new(&field.name, &field.kind, &field.type_name, field.slot, field.key))
-                    .collect();
-                let keys = |columns: &[ColumnPlan]| -> Vec<_> {
-                    columns
-                        .iter()
-                        .filter(|column| column.key)
-                        .map(|column| (column.slot, column.label.clone(), column.form))
-                        .collect()
+                    .filter(|column| column.key)
+                    .map(|column| (column.slot, column.label.clone(), column.form))
+                    .collect()
+            };
+            let changes_key = keys(&fields) != keys(&columns)
+                || columns.iter().any(|column| column.key && program.touches(column.slot));
+            let order = row_event.as_ref().map(|row_event| {
+                let of = |slot: &usize| table.columns.get(*slot).map(|column| (*slot, column));
+                let columns = row_event.aggregate.iter().filter_map(of);
+                let plan = |(slot, column): (usize, &Column)| {
+                    ColumnPlan::new(&column.name, &column.kind, &column.type_name, slot, true)
                 };
-                let changes_key = keys(&fields) != keys(&columns)
-                    || columns.iter().any(|column| column.key && program.touches(column.slot));
-                let order = row_event.as_ref().map(|row_event| {
-                    let of = |slot: &usize| table.columns.get(*slot).map(|column| (*slot, column));
-                    let columns = row_event.aggregate.iter().filter_map(of);
-                    let plan = |(slot, column): (usize, &Column)| {
-                        ColumnPlan::new(&column.name, &column.kind, &column.type_name, slot, true)
-                    };
-                    columns.map(plan).collect()
-                });
-                let mut forms = Vec::with_capacity(1 + variants.len());
-                for form in Form::all(&route.event, &variants) {
-                    let plan = |op| OpPlan::new(form, source, table, &subject, &fields, op);
-                    let unfit = |(place, fault)| Unfit { route: route.name.clone(), place: Place::Event(place), fault };
-                    let plans: Vec<OpPlan> = Op::ALL.into_iter().map(plan).collect::<Result<_, _>>().map_err(unfit)?;
-                    forms.push(plans);
-                }
-                Ok(RoutePlan {
-                    route: route.id,
-                    name: route.name.clone(),
-                    id_suffix: if nth == 0 { String::new() } else { id_suffix(&route.name) },
-                    columns: fields,
-                    program,
-                    row_event,
-                    on_error: route.on_error,
-                    format: route.event.format,
-                    bundle: route.event.bundle,
-                    step_names: route.steps.iter().map(StepConfig::name).collect(),
-                    changes_key: changes_key || order.is_some(),
-                    order,
-                    forms,
-                    variant_names: variants.into_iter().map(|variant| variant.event_type.unwrap_or_default()).collect(),
-                })
+                columns.map(plan).collect()
             });
+            let mut forms = Vec::with_capacity(1 + variants.len());
+            for form in Form::all(&route.event, &variants) {
+                let plan = |op| OpPlan::new(form, source, table, &subject, &fields, op);
+                let unfit = |(place, fault)| Unfit { route: route.name.clone(), place: Place::Event(place), fault };
+                let plans: Vec<OpPlan> = Op::ALL.into_iter().map(plan).collect::<Result<_, _>>().map_err(unfit)?;
+                forms.push(plans);
+            }
+            Ok(RoutePlan {
+                route: route.id,
+                name: route.name.clone(),
+                id_suffix: if nth == 0 && route.relations.is_empty() { String::new() } else { id_suffix(&route.name) },
+                is_by_content: !route.relations.is_empty(),
+                columns: fields,
+                program,
+                row_event,
+                on_error: route.on_error,
+                format: route.event.format,
+                bundle: route.event.bundle,
+                step_names: route.steps.iter().map(StepConfig::name).collect(),
+                changes_key: changes_key || order.is_some(),
+                order,
+                forms,
+                variant_names: variants.into_iter().map(|variant| variant.event_type.unwrap_or_default()).collect(),
+            })
+        });
         let routes = routes.collect::<Result<_, Unfit>>()?;
         Ok(TablePlan { columns, routes, subject })
     }
@@ -298,6 +303,10 @@ impl<'a> Form<'a> {
 }
 
 impl ColumnPlan {
+    pub(super) fn of(field: &Field) -> ColumnPlan {
+        ColumnPlan::new(&field.name, &field.kind, &field.type_name, field.slot, field.key)
+    }
+
     fn new(name: &str, kind: &Kind, type_name: &str, slot: usize, key: bool) -> ColumnPlan {
         let mut label = Vec::new();
         write_string(name, &mut label);

@@ -8,6 +8,7 @@ use towpath_contract::{Batch, Column, KeyKind, Kind, Op, Position, TableSchema, 
 use super::Router;
 use super::matching::RouteFrom;
 use super::plan::{EventForm, OnError, Place, Route, Unfit};
+use super::related::Relations;
 use super::transform::examples::step;
 use crate::event::{EventBatch, RouteId};
 
@@ -30,6 +31,7 @@ pub(super) fn route(from: &str, steps: &[&str]) -> Route {
         from: RouteFrom::parse(from).expect("valid"),
         event: EventForm::new("towpath"),
         steps: steps.iter().map(|yaml| step(yaml)).collect(),
+        relations: Relations::default(),
         on_error: OnError::default(),
     }
 }

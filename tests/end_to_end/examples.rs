@@ -12,6 +12,9 @@ use crate::rig::{PATIENCE, QUEUE, Rig};
 const TABLES: &str = "CREATE TABLE orders (id int PRIMARY KEY, status text);
      CREATE TABLE order_lines (order_id int, line int, article text, PRIMARY KEY (order_id, line));
      CREATE TABLE custmst (cusno char(10) PRIMARY KEY, cusnam char(30), cussts char(2), cussin int, cusmail varchar(60));
+     CREATE TABLE customer (customer_id int PRIMARY KEY, first_name text, last_name text, email text);
+     CREATE TABLE invoice (invoice_id int PRIMARY KEY, customer_id int, billing_country text);
+     CREATE TABLE invoice_line (invoice_line_id int PRIMARY KEY, invoice_id int);
      CREATE TABLE ordhdr (ordno int PRIMARY KEY, ordtot int, filler1 char(8)); CREATE TABLE orddtl (ordno int, linno int, PRIMARY KEY (ordno, linno))";
 
 fn root() -> PathBuf {
@@ -28,7 +31,7 @@ fn towpath(rig: &Rig) -> TowpathBuilder {
         .env("TOWPATH_STATE", folder)
         .env("MASK_KEY", "0123456789abcdef0123456789abcdef")
         .env("TOWPATH__ADMIN__LISTEN", format!("127.0.0.1:{}", rig.admin.number()));
-    for name in ["ORDERS_DB_URL", "SOURCE_URL"] {
+    for name in ["ORDERS_DB_URL", "SOURCE_URL", "CHINOOK_DB_URL"] {
         builder = builder.env(name, rig.postgres.url("postgres"));
     }
     builder
@@ -51,9 +54,14 @@ async fn every_file_of_config_captures_and_publishes() {
         let mut towpath = towpath(&rig).config_file(file).run();
         towpath.wait_for_log("capturing", PATIENCE).await;
         rig.postgres
-            .sql(&format!("INSERT INTO orders VALUES ({id}, 'A'); INSERT INTO ordhdr VALUES ({id}, 1234)"))
+            .sql(&format!(
+                "INSERT INTO orders VALUES ({id}, 'A'); INSERT INTO ordhdr VALUES ({id}, 1234); INSERT INTO invoice VALUES ({id}, 1, 'USA')"
+            ))
             .await;
         let (changed, text) = match file.file_stem().and_then(|stem| stem.to_str()) {
+            Some("chinook") => {
+                ("public.invoice", format!(r#""after":{{"invoice_id":{id},"customer_id":1,"billing_country":"US""#))
+            }
             Some("demo") => ("public.ordhdr", format!(r#""key":{{"ordno":{id}}}"#)),
             Some("legacy") => ("public.ordhdr", format!(r#""after":{{"order_no":{id},"total":"12.34"}}"#)),
             _ => ("public.orders", format!(r#""key":{{"id":{id}}}"#)),

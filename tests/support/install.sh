@@ -1,5 +1,6 @@
 #!/bin/sh
-# Sees to it that the servers of the tests and of the demo are installed: PostgreSQL, RabbitMQ.
+# Sees to it that the servers of the tests and of the demo are installed: PostgreSQL, RabbitMQ. With `tests` as its argument also what
+# the tests' consumers in other languages need: pika, Celery, Node and amqplib.
 #
 # As root on Debian or Ubuntu it installs what is missing. Nothing is started, no cluster is created, and no service is left
 # enabled that was not: the tests start servers of their own. Anywhere else it says what to install, and goes on.
@@ -10,10 +11,26 @@ missing() {
     ls /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server >/dev/null 2>&1 ||
         command -v rabbitmq-server >/dev/null || echo rabbitmq-server
     command -v setpriv >/dev/null && command -v flock >/dev/null || echo util-linux
+    [ "$1" = tests ] || return 0
+    /usr/bin/python3 -c 'import pika' 2>/dev/null || echo python3-pika
+    /usr/bin/python3 -c 'import celery' 2>/dev/null || echo python3-celery
+    command -v node >/dev/null || echo nodejs
+    command -v npm >/dev/null || echo npm
 }
 
-packages=$(missing)
-[ -z "$packages" ] && exit 0
+# By npm, into the build's own folder.
+amqplib() {
+    folder=$(dirname "$0")/../../target/consumers
+    [ "$1" != tests ] || [ -d "$folder/node_modules/amqplib" ] && return 0
+    mkdir -p "$folder" && npm install --silent --no-audit --no-fund --prefix "$folder" amqplib@0.10.9 >/dev/null ||
+        echo "npm could not install amqplib: the tests that need it will fail." >&2
+}
+
+packages=$(missing "${1:-}")
+if [ -z "$packages" ]; then
+    amqplib "${1:-}"
+    exit 0
+fi
 
 if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
     echo "Missing: $(echo $packages). The tests that need it will fail until it is there." >&2
@@ -23,7 +40,8 @@ if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
     else
         echo "Install by your system's means, so that these are on the PATH:" >&2
         echo "  PostgreSQL 10 or newer (postgres, initdb); RabbitMQ 3.8 or newer (rabbitmq-server, rabbitmqctl)" >&2
-        echo "  with its management plugin, and Erlang's epmd; setpriv and flock of util-linux" >&2
+        echo "  with its management plugin, and Erlang's epmd; setpriv and flock of util-linux; for the tests" >&2
+        echo "  also Python with pika and Celery, and Node with npm" >&2
     fi
     exit 0
 fi
@@ -72,4 +90,5 @@ comm -13 "$kept/before" "$kept/after" | sed -E 's,.*/rc.\.d/[SK]..,sysv ,; s,.*/
         esac >/dev/null 2>&1
     done
 command -v systemctl >/dev/null && systemctl daemon-reload >/dev/null 2>&1
+amqplib "${1:-}"
 exit 0

@@ -73,6 +73,8 @@ pub struct Batch {
     heads: Vec<Head>,
     tables: Vec<Arc<TableSchema>>,
     transactions: Vec<Transaction>,
+    /// Those of which no change follows, by their index.
+    ended: Vec<usize>,
     /// Index of the transaction that the next change belongs to.
     current: usize,
     /// Recorded with the changes; after it is durable, [`crate::Capture::recorded`] names it. `None` as long as nothing
@@ -122,6 +124,7 @@ impl Batch {
         self.heads.clear();
         self.tables.clear();
         self.transactions.clear();
+        self.ended.clear();
         self.current = 0;
         self.position = None;
         self.state.clear();
@@ -162,6 +165,17 @@ impl Batch {
         self.current = index;
     }
 
+    /// No change of the current transaction follows, in this batch or another. Said or not, what was delivered is the same; but routes
+    /// that put a transaction's rows into one event need not look up what they know to be whole.
+    pub fn end_transaction(&mut self) {
+        self.ended.push(self.current);
+    }
+
+    /// Whether no change of the transaction follows, by its index. `false`: it is not known.
+    pub fn has_ended(&self, transaction: usize) -> bool {
+        self.ended.contains(&transaction)
+    }
+
     /// Adds a change; its rows are given with the builder. `begin_transaction` must have been called before.
     ///
     /// # Panics
@@ -193,6 +207,12 @@ impl Batch {
 
     pub fn changes(&self) -> impl ExactSizeIterator<Item = Change<'_>> + '_ {
         self.heads.iter().map(|head| Change { batch: self, head })
+    }
+
+    /// # Panics
+    /// When there is no change of that index.
+    pub fn at(&self, index: usize) -> Change<'_> {
+        Change { batch: self, head: &self.heads[index] }
     }
 
     /// The distinct tables of the batch's changes, as [`Change::table_index`] counts them.
@@ -423,8 +443,12 @@ mod tests {
         batch.change(Op::Read, &table, position).after([Value::Null]);
         batch.continue_transaction(first);
         batch.change(Op::Insert, &table, position).after([Value::Null]);
+        batch.end_transaction();
         let ids: Vec<_> = batch.changes().map(|change| change.transaction().id.as_str()).collect();
         assert_eq!(ids, ["", "7"]);
+        assert_eq!([0, 1].map(|index| batch.has_ended(index)), [true, false]);
+        batch.clear(0);
+        assert!(!batch.has_ended(0));
     }
 
     #[test]

@@ -21,6 +21,6 @@ pub use planted::planted;
 pub use position::Position;
 pub use schema::{Column, KeyKind, Kind, TableSchema, TableVersion};
 pub use source::{
-    AFTER_GAP, BATCH_BYTES, Capabilities, Capture, Finding, Fut, KEEP_ALIVE_SECONDS_MAX, Known, OldRows, Progress,
-    Resume, Severity, SnapshotProgress, SnapshotRequest, Source,
+    AFTER_GAP, BATCH_BYTES, Capabilities, Capture, FOUND_BYTES_MAX, Finding, Found, Fut, KEEP_ALIVE_SECONDS_MAX, Known,
+    Lookup, OldRows, Progress, Resume, Severity, SnapshotProgress, SnapshotRequest, Source,
 };

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::{Batch, Position, Result, StateEntry, TableSchema};
+use crate::{Batch, Error, ErrorKind, Position, Result, StateEntry, TableSchema};
 
 pub type Fut<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -29,6 +30,17 @@ pub trait Source: Send + Sync {
     /// Some rows of a captured table, at most so many and about [`BATCH_BYTES`], as its snapshot would deliver them: for people who
     /// try a route. None from a source without snapshots. Changes nothing.
     fn sample<'a>(&'a self, schema: &'a str, table: &'a str, rows: usize) -> Fut<'a, Result<Batch>>;
+
+    /// The rows of a table, captured or not, that have certain values now. For routes that put related rows into one event.
+    /// Changes nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Limit`] when they are more than [`FOUND_BYTES_MAX`]: asking for fewer keys at a time may help.
+    fn look_up<'a>(&'a self, lookup: &'a Lookup) -> Fut<'a, Result<Found>> {
+        let message =
+            format!("this kind of source cannot be asked for single rows of {}.{}", lookup.schema, lookup.table);
+        Box::pin(async { Err(Error::operator(ErrorKind::Setup, "looking up rows", message)) })
+    }
 
     /// Looks at the live source and reports everything that stands in the way, all of it in one run. Changes nothing.
     fn doctor(&self, known: Known) -> Fut<'_, Vec<Finding>>;
@@ -80,6 +92,31 @@ pub const KEEP_ALIVE_SECONDS_MAX: u64 = 1;
 /// A batch is handed over when it holds this much. Large enough that a commit's cost is shared by thousands of rows,
 /// small enough that a few in flight fit in a few megabytes.
 pub const BATCH_BYTES: usize = 1 << 20;
+
+/// Which rows of a table are wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    pub schema: String,
+    pub table: String,
+    /// The columns by which they are found, at least one. The source compares, by the type of its column.
+    pub columns: Vec<String>,
+    /// A value for each of the columns, in the form that the column's [`crate::Kind`] fixes. With no key nothing is found, but what the
+    /// table looks like.
+    pub keys: Vec<Vec<Vec<u8>>>,
+}
+
+/// The rows that were wanted.
+#[derive(Debug)]
+pub struct Found {
+    pub table: Arc<TableSchema>,
+    /// [`crate::Op::Read`] each, as a snapshot of the table would deliver them; those of one key in the order of the table's own key.
+    pub rows: Batch,
+    /// Of each row, the index of the key that it was found by.
+    pub keys: Vec<usize>,
+}
+
+/// The most that one [`Source::look_up`] finds.
+pub const FOUND_BYTES_MAX: usize = 64 << 20;
 
 /// What `doctor` may hold the live source against.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

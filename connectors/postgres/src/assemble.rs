@@ -115,6 +115,10 @@ impl Assembler {
         if open.streamed {
             self.relations.settle();
         }
+        // All of what is in the batch of it, if nothing stood in between.
+        if self.begun {
+            batch.end_transaction();
+        }
         self.last = self.last.max(LogPosition::after(end));
         self.pass(end, batch)?;
         // With nothing to record the position can wait: see `Reader::quiet_position`.

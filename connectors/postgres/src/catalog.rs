@@ -12,7 +12,7 @@ use towpath_contract::{Result, TableSchema};
 use crate::sql;
 use crate::types::TypeCatalog;
 
-pub(crate) use shape::{ChunkKey, Shape, assemble, describe, primary_key};
+pub(crate) use shape::{ChunkKey, KeyColumn, Shape, assemble, describe, primary_key};
 
 /// A table whose changes are captured: published under this name, read under this name.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -39,7 +39,7 @@ mod wire;
 use std::path::PathBuf;
 
 use towpath_contract::{
-    Batch, Capabilities, Capture, Finding, Fut, Known, Result, Resume, Severity, Source, TableSchema,
+    Batch, Capabilities, Capture, Finding, Found, Fut, Known, Lookup, Result, Resume, Severity, Source, TableSchema,
 };
 
 pub use config::PostgresConfig;
@@ -54,13 +54,15 @@ pub struct PostgresSource {
     name: String,
     config: PostgresConfig,
     spool: PathBuf,
+    /// Of [`Source::look_up`].
+    lookups: tokio::sync::Mutex<Option<tokio_postgres::Client>>,
 }
 
 impl PostgresSource {
     /// `name`: the source's name in the config. `spool_dir`: a folder on a local disk for transactions in progress; a
     /// folder of the source's name is made in it.
     pub fn new(name: &str, config: PostgresConfig, spool_dir: PathBuf) -> PostgresSource {
-        PostgresSource { name: name.to_owned(), config, spool: spool_dir }
+        PostgresSource { name: name.to_owned(), config, spool: spool_dir, lookups: tokio::sync::Mutex::default() }
     }
 }
 
@@ -100,6 +102,23 @@ impl Source for PostgresSource {
             let client = self.sql().await?;
             let publication = open::Names::of(&self.name, &self.config)?.publication;
             snapshot::sample(&client, &self.config.tables, &publication, (schema, table), rows).await
+        })
+    }
+
+    fn look_up<'a>(&'a self, lookup: &'a Lookup) -> Fut<'a, Result<Found>> {
+        Box::pin(async move {
+            let publication = open::Names::of(&self.name, &self.config)?.publication;
+            // One session for all: a route may ask for every batch. Whoever fails leaves none.
+            let mut session = self.lookups.lock().await;
+            let client = match session.take().filter(|client| !client.is_closed()) {
+                Some(client) => client,
+                None => self.sql().await?,
+            };
+            let found = snapshot::look_up(&client, &publication, lookup).await;
+            if found.is_ok() {
+                *session = Some(client);
+            }
+            found
         })
     }
 

@@ -35,6 +35,7 @@
 
 mod chunk;
 mod gate;
+mod lookup;
 mod reader;
 mod rows;
 mod sample;
@@ -66,6 +67,7 @@ use reader::{Job, Limits, Reader, Report};
 pub(crate) use tables::History;
 use tables::Tables;
 
+pub(crate) use lookup::look_up;
 pub(crate) use reader::Connect;
 pub(crate) use sample::sample;
 pub(crate) use state::PREFIX;

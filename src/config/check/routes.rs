@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use towpath_contract::{ByteSize, TablePattern};
+use towpath_contract::ByteSize;
 
 use super::Checker;
+use super::related::captures;
 use super::templates::{Makes, template_fault};
 use crate::config::checked::{CheckedRoute, CheckedSource};
-use crate::config::model::{AfterParked, DEFAULT_EXCHANGE, EventConfig, RouteConfig, SourceConfig, Unroutable};
+use crate::config::model::{AfterParked, DEFAULT_EXCHANGE, EventConfig, RouteConfig, Unroutable};
 use crate::config::path::{KeyPath, Segment};
 use crate::config::problem::Problem;
 use crate::config::shape::alternatives;
@@ -15,6 +16,7 @@ use crate::route::format::{Bundle, BundleForm, Bundling, Format};
 use crate::route::is_reserved_header;
 use crate::route::matching::RouteFrom;
 use crate::route::plan::{EventForm, OnError, id_suffix};
+use crate::route::related::Relations;
 use crate::route::template::{environment, wants};
 use crate::route::transform::{At, Fault, StepConfig};
 
@@ -58,12 +60,14 @@ impl Checker<'_> {
             let checked = CheckedRoute {
                 name,
                 event: event_form(&route.event, &route.transform),
+                relations: Relations { aggregate: route.aggregate.clone(), lookup: route.lookup.clone() },
                 steps: route.transform.clone(),
                 on_error: route.on_error,
                 unroutable: route.unroutable,
                 after_parked: route.after_parked,
                 from,
             };
+            self.relations(&path, &checked, sources);
             self.steps(&path.key("transform"), &checked);
             let event = path.key("event");
             self.template(&event.key("type"), Makes::Type, &checked.event.event_type, &checked.from);
@@ -120,14 +124,9 @@ impl Checker<'_> {
             self.problem(path, format!("there is no source {found}"), help);
             return None;
         };
-        let SourceConfig::Postgres(config) = &source.config;
         let wanted = format!("{}.{}", from.schema, from.table);
         let exact = !wanted.contains('*') && from.schema != "pg_logical";
-        let captured = |pattern: &String| {
-            // One that cannot be read is a problem of its own.
-            TablePattern::parse(pattern).is_none_or(|pattern| pattern.matches(&from.schema, &from.table))
-        };
-        if exact && !config.tables.iter().any(captured) {
+        if exact && !captures(&source.config, &from.schema, &from.table) {
             let found = self.origins.quote(path, &wanted);
             let help = format!("add it to sources.{}.tables", source.name);
             self.problem(path, format!("the source {} does not capture {found}", source.name), help);
@@ -174,6 +173,14 @@ impl Checker<'_> {
                     "leave them out, or `bundle`",
                 );
             }
+        }
+        let is_foreign = !matches!(
+            route.event.format,
+            Format::Cloudevents | Format::CloudeventsStructured | Format::Debezium | Format::Row
+        );
+        if is_foreign {
+            let help = "leave out `bundle`, or choose `row`";
+            self.problem(&path, "a framework takes one event from a message of this format", help);
         }
         let tells_type =
             bundling.form == BundleForm::CloudeventsBatch || route.event.format == Format::CloudeventsStructured;
@@ -286,6 +293,7 @@ fn implicit(source: &str) -> CheckedRoute {
         name: source.into(),
         from: RouteFrom { source: source.into(), schema: "*".into(), table: "*".into() },
         event: EventForm::new(DEFAULT_EXCHANGE),
+        relations: Relations::default(),
         steps: Vec::new(),
         on_error: OnError::default(),
         unroutable: Unroutable::default(),

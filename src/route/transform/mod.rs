@@ -39,10 +39,10 @@ use towpath_contract::TableSchema;
 
 pub(super) use images::{Images, Rows};
 pub(super) use run::{Failure, Program, View};
-pub(super) use shape::Compiled;
 use shape::Shape;
 pub(crate) use shape::Variant;
 pub use shape::{At, Fault};
+pub(super) use shape::{Compiled, Field};
 
 /// One step. They are done in the order in which they are written; each sees what the one before it left.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

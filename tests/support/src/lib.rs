@@ -8,10 +8,12 @@
 //! * [`AmqpProxy`]: stands between a publisher and RabbitMQ, falsifies the confirms, and bears witness to what was told.
 //! * [`Disk`]: lies below a Towpath and fails on command; cuts the power; steps the clock.
 //! * [`Checker`]: folds what a consumer received and compares it with the database.
+//! * [`consumers`]: programs in other languages that take what Towpath published.
 //! * [`eventually`]: the only way to wait. No test sleeps.
 
 mod amqp_proxy;
 mod certificates;
+pub mod consumers;
 mod faulty;
 mod fold;
 mod folder;

@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use tokio_postgres::Client;
 use towpath_contract::{BATCH_BYTES, Batch, Error, ErrorKind, Position, Result};
 
-use crate::catalog;
+use crate::catalog::{self, Shape};
 use crate::position::Lsn;
 use crate::snapshot::chunk::{Chunk, Part};
 use crate::snapshot::rows::Rows;
@@ -26,8 +26,7 @@ pub(crate) async fn sample(
     limit: usize,
 ) -> Result<Batch> {
     let operation = format!("reading {schema}.{name}");
-    let settings = "SET statement_timeout = '30s'; SET row_security = off; SET search_path = ''";
-    client.batch_execute(settings).await.map_err(|error| sql::failed(&operation, &error))?;
+    begin(client, &operation).await?;
     let captured = catalog::captured(client, patterns, Some(publication)).await?.tables;
     let table = captured.iter().find(|table| table.schema == schema && table.name == name);
     let (version, mut types) = (sql::server_version(client).await?, TypeCatalog::default());
@@ -57,11 +56,22 @@ pub(crate) async fn sample(
             }
         }
     }
+    delivered(client, &operation, Arc::new(shape), rows).await
+}
+
+/// Settings under which rows look as they do in a snapshot, and no statement lasts.
+pub(super) async fn begin(client: &Client, operation: &str) -> Result<()> {
+    let settings = "SET statement_timeout = '30s'; SET row_security = off; SET search_path = ''";
+    client.batch_execute(settings).await.map_err(|error| sql::failed(operation, &error))
+}
+
+/// The rows as a snapshot delivers them.
+pub(super) async fn delivered(client: &Client, operation: &str, shape: Arc<Shape>, rows: Rows) -> Result<Batch> {
     let query = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-    let now: i64 = sql::number(&operation, &sql::row(client, &operation, query).await?, 0)?;
+    let now: i64 = sql::number(operation, &sql::row(client, operation, query).await?, 0)?;
     let mut batch = Batch::new();
     let part = Part::Whole { first: true, last: true };
-    let nowhere = Position::from_bytes(&[0]).ok_or_else(|| Error::bug(&operation, "a byte is too long"))?;
-    Chunk::new(Arc::new(shape), View::parse("1:1:", Lsn(0), now)?, part, rows).emit_rest(&mut batch, &nowhere)?;
+    let nowhere = Position::from_bytes(&[0]).ok_or_else(|| Error::bug(operation, "a byte is too long"))?;
+    Chunk::new(shape, View::parse("1:1:", Lsn(0), now)?, part, rows).emit_rest(&mut batch, &nowhere)?;
     Ok(batch)
 }

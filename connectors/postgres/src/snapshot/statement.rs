@@ -1,5 +1,7 @@
 //! The statements that read a table's rows.
 
+use towpath_contract::{Error, ErrorKind, Result};
+
 use crate::catalog::{ChunkKey, Shape};
 use crate::snapshot::state::{KeyTexts, hexadecimal};
 use crate::sql::{ident, literal, qualified};
@@ -48,6 +50,41 @@ pub(super) fn copy(shape: &Shape, extra: &[&str], which: &Which<'_>) -> String {
     let conditions: Vec<String> = filter.into_iter().chain(which).collect();
     let condition = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     format!("COPY (SELECT {} FROM {} AS t{condition}{tail}) TO STDOUT", columns.join(", "), from(shape))
+}
+
+/// `COPY (SELECT …) TO STDOUT`: of each key the rows that have it, in the order of the keys, and behind the shape's columns the key's
+/// number. Names of its own begin with `~`: a publication's row filter names columns without saying whose.
+pub(super) fn copy_found(shape: &Shape, by: &ChunkKey, keys: &[Vec<Vec<u8>>]) -> Result<String> {
+    let columns = shape.table.columns.iter().map(|column| format!("t.{}", ident(&column.name)));
+    let columns: Vec<String> = columns.chain([r#"v."~n""#.to_owned()]).collect();
+    let mut lists = Vec::with_capacity(keys.len());
+    for (number, key) in keys.iter().enumerate() {
+        let mut list = vec![number.to_string()];
+        for (column, value) in by.columns.iter().zip(key) {
+            let text = std::str::from_utf8(value).ok().filter(|text| !text.contains('\0'));
+            let text = text.ok_or_else(|| {
+                let message = format!("a value for column {} is no text of this database", column.name);
+                Error::operator(ErrorKind::Setup, "looking up rows", message)
+            })?;
+            list.push(format!("{}::{}", literal(text), column.cast));
+        }
+        lists.push(format!("({})", list.join(", ")));
+    }
+    let equal = by.columns.iter().enumerate().map(|(nth, column)| {
+        format!("t.{} {} v.\"~k{nth}\"", ident(&column.name), operator(&column.operator_schema, "="))
+    });
+    let filter = shape.row_filter.as_ref().map(|filter| format!("({filter})"));
+    let conditions: Vec<String> = equal.chain(filter).collect();
+    let names: Vec<String> = (0..by.columns.len()).map(|nth| format!("\"~k{nth}\"")).collect();
+    let order = shape.key.as_ref().map(|key| format!(", {}", self::names(key))).unwrap_or_default();
+    Ok(format!(
+        "COPY (SELECT {} FROM {} AS t JOIN (VALUES {}) AS v(\"~n\", {}) ON {} ORDER BY v.\"~n\"{order}) TO STDOUT",
+        columns.join(", "),
+        from(shape),
+        lists.join(", "),
+        names.join(", "),
+        conditions.join(" AND ")
+    ))
 }
 
 /// A table that others inherit from is read without them: they are tables of their own. Not so partitions.

@@ -2,6 +2,7 @@
 
 mod consumer;
 mod keys;
+mod lookup;
 mod merge;
 mod obstacles;
 mod stream;
