@@ -8,7 +8,7 @@ import { createRequire } from "node:module";
 const { connect } = createRequire(process.env.NODE_MODULES + "/")("amqplib");
 
 const [url, queue] = process.argv.slice(2);
-const connection = await connect(url);
+const connection = await connect(url, { noDelay: true });
 const channel = await connection.createChannel();
 const invoices = new Map();
 for (let message; (message = await channel.get(queue)); channel.ack(message)) {
