@@ -174,6 +174,29 @@ fn a_branch_sends_changes_where_it_says() {
     assert_eq!(types(&events), [own, "gone", own]);
 }
 
+#[test]
+fn parts_of_a_row_are_events_of_their_own() {
+    let steps = [
+        "rename: snake_case",
+        "split: [{ type: mail, select: [email], when: \"status != 'X'\" }, { type: 'state.{{ row.status }}', select: [status], set: { year: \"since / 10000\" } }]",
+    ];
+    let events = made(
+        &steps,
+        &[
+            (Op::Insert, None, Some(row("A"))),
+            (Op::Insert, None, Some(row("X"))),
+            (Op::Delete, Some([Some("K-8"), None, None, None]), None),
+        ],
+    );
+    let shown: Vec<_> = types(&events).into_iter().zip(events.iter().map(|event| event.parked.is_some())).collect();
+    let (mail, state) = (body(&events, 0), body(&events, 1));
+    assert!(mail.contains(r#""after":{"cust_no":"#) && mail.contains("email") && !mail.contains("status"), "{mail}");
+    assert!(state.contains(r#""status":"A""#) && state.contains(r#""year":"#) && !state.contains("email"), "{state}");
+    let ids: std::collections::BTreeSet<&str> = events.iter().map(|event| event.id).collect();
+    assert_eq!(ids.len(), events.len());
+    assert_eq!(shown.len(), 4, "two, one, and one that cannot be decided: {shown:?}");
+}
+
 fn with_templates(steps: &[&str]) -> Route {
     let mut route = route("db.public.customers", steps);
     route.event.routing_key = "customers.{{ row.STATUS | lower }}.{{ op }}".into();

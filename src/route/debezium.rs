@@ -15,14 +15,14 @@ use super::transform::View;
 const UNAVAILABLE: &str = "__debezium_unavailable_value";
 
 pub(super) fn write_envelope<'a>(facts: &Facts<'a>, out: &mut Vec<u8>, unfit: &mut Unwritable<'a>) {
-    let (route, rows) = (facts.route, facts.rows);
+    let rows = facts.rows;
     out.push(b'{');
     if matches!(facts.op, Op::Insert | Op::Update | Op::Delete | Op::Read) {
         for (name, row) in [("before", rows.and_then(|rows| rows.before)), ("after", rows.and_then(|rows| rows.after))]
         {
             write!(out, "\"{name}\":").expect("a Vec takes all");
             match row {
-                Some(row) => write_row(row, &route.columns, out, unfit),
+                Some(row) => write_row(row, facts.columns, out, unfit),
                 None => out.extend_from_slice(b"null"),
             }
             out.push(b',');
@@ -30,7 +30,7 @@ pub(super) fn write_envelope<'a>(facts: &Facts<'a>, out: &mut Vec<u8>, unfit: &m
     }
     if let (Op::Message, Some(row)) = (facts.op, rows.and_then(|rows| rows.after)) {
         out.extend_from_slice(b"\"message\":");
-        write_row(row, &route.columns, out, unfit);
+        write_row(row, facts.columns, out, unfit);
         out.push(b',');
     }
     write_source(facts, out);

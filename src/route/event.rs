@@ -9,10 +9,11 @@ use towpath_contract::{Change, KeyKind, Value, planted};
 
 use super::bundle::{Item, Open};
 use super::foreign;
+use super::form::OpPlan;
 use super::format::{BundleForm, Facts, write_structured};
 use super::hash::fnv1a;
 use super::json::write_string;
-use super::plan::{OnError, OpPlan, RoutePlan, SHORT_STRING_BYTES_MAX, TablePlan, Unfit};
+use super::plan::{OnError, RoutePlan, SHORT_STRING_BYTES_MAX, TablePlan, Unfit};
 use super::properties::{Properties, Property, write_header};
 use super::rows::{Unwritable, write_key};
 use super::template::Text;
@@ -103,7 +104,7 @@ impl Scratch {
         for nth in 0..chosen.max(1) {
             let variant = self.images.chosen().variants.get(nth).copied();
             self.name(change, route, nth, variant);
-            self.event(change, plan, route, route.form(variant, change.op()), events);
+            self.event(change, plan, route, variant, events);
         }
         Ok(())
     }
@@ -134,9 +135,10 @@ impl Scratch {
         change: &Change<'_>,
         plan: &TablePlan,
         route: &RoutePlan,
-        form: &OpPlan,
+        variant: Option<usize>,
         events: &mut EventBatch,
     ) {
+        let (form, columns) = (route.form(variant, change.op()), route.columns(variant));
         let rows = self.images.of(change);
         let too_large = self.too_large;
         // The first column whose value JSON cannot carry.
@@ -146,7 +148,7 @@ impl Scratch {
         if change.table().key == KeyKind::Columns || route.row_event.is_some() {
             // A key that was not transformed might show what a step hides.
             if !(route.changes_key && too_large.is_some()) {
-                write_key(&rows, &route.columns, &mut self.key, &mut unfit);
+                write_key(&rows, columns, &mut self.key, &mut unfit);
             }
             if route.changes_key {
                 let columns = route.order.as_ref().unwrap_or(&plan.columns);
@@ -160,7 +162,7 @@ impl Scratch {
         let event_type = short(|| "type".into(), &form.event_type, shown, "", &mut refusal);
         let facts = Facts {
             form,
-            route,
+            columns,
             rows: if too_large.is_some() { None } else { Some(&rows) },
             id: &self.id,
             sequence: &self.sequence,

@@ -69,7 +69,7 @@ pub(super) fn body<'a>(format: Format, facts: &Facts<'a>, out: &mut Vec<u8>, unf
 
 fn write_row<'a>(facts: &Facts<'a>, out: &mut Vec<u8>, unfit: &mut Unwritable<'a>) {
     match facts.row() {
-        Some(row) => write_row_alone(row, &facts.route.columns, out, unfit),
+        Some(row) => write_row_alone(row, facts.columns, out, unfit),
         None => out.extend_from_slice(b"{}"),
     }
 }

@@ -6,8 +6,9 @@ use towpath_contract::{ByteSize, Op};
 
 use super::debezium;
 use super::foreign;
+use super::form::OpPlan;
 use super::json::write_string;
-use super::plan::{OpPlan, RoutePlan};
+use super::plan::ColumnPlan;
 use super::properties::write_header;
 use super::rows::{Unwritable, write_row_alone, write_rows, write_unavailable_names};
 use super::transform::{Rows, View};
@@ -128,7 +129,7 @@ impl Bundle {
 /// An event that is to be written, whatever its form.
 pub(super) struct Facts<'a> {
     pub(super) form: &'a OpPlan,
-    pub(super) route: &'a RoutePlan,
+    pub(super) columns: &'a [ColumnPlan],
     /// Nothing for a row that no message can carry.
     pub(super) rows: Option<&'a Rows<'a>>,
     pub(super) id: &'a str,
@@ -178,7 +179,7 @@ impl Format {
             write_header(out, "cloudEvents:op", facts.op.name().as_bytes());
             let mut names = Vec::new();
             if let Some(row) = facts.row() {
-                write_unavailable_names(row, &facts.route.columns, &mut names);
+                write_unavailable_names(row, facts.columns, &mut names);
             }
             if !names.is_empty() {
                 write_header(out, "cloudEvents:unavailable", &names);
@@ -193,7 +194,7 @@ impl Format {
             Format::CloudeventsStructured => write_structured(facts, out, unfit),
             Format::Debezium => debezium::write_envelope(facts, out, unfit),
             Format::Row => match facts.row() {
-                Some(row) => write_row_alone(row, &facts.route.columns, out, unfit),
+                Some(row) => write_row_alone(row, facts.columns, out, unfit),
                 None => out.extend_from_slice(b"{}"),
             },
             _ => foreign::body(self, facts, out, unfit),
@@ -216,7 +217,7 @@ fn write_data<'a>(facts: &Facts<'a>, out: &mut Vec<u8>, unfit: &mut Unwritable<'
             out.extend_from_slice(b",\"key\":");
             out.extend_from_slice(facts.key);
         }
-        write_rows(rows, facts.op, &facts.route.columns, out, unfit);
+        write_rows(rows, facts.op, facts.columns, out, unfit);
         for (nth, name) in facts.nullified.iter().enumerate() {
             out.extend_from_slice(if nth == 0 { b",\"nullified\":[" } else { b"," });
             write_string(name, out);

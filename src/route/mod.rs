@@ -10,6 +10,7 @@ mod debezium;
 mod event;
 mod expression;
 mod foreign;
+mod form;
 pub mod format;
 #[cfg(test)]
 mod format_tests;

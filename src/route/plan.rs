@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use towpath_contract::{Column, Kind, Op, TableSchema};
 
+use super::form::{About, FormPlan, OpPlan};
 use super::format::{Bundling, Format};
 use super::hash::fnv1a;
 use super::json::{self, write_string};
@@ -13,8 +14,7 @@ use super::matching::RouteFrom;
 use super::properties::Property;
 use super::related::Relations;
 use super::row_event::RowEvent;
-use super::template::{Goes, Names, Refusal, Text};
-use super::transform::{self, Compiled, Failure, Fault, Field, Program, StepConfig, Variant};
+use super::transform::{self, Compiled, Failure, Fault, Field, Program, StepConfig};
 use crate::event::RouteId;
 
 /// The longest routing key, event type or message id, in bytes: an AMQP short string.
@@ -126,22 +126,9 @@ pub(super) struct RoutePlan {
     /// What order goes by where it is not the table's key.
     pub(super) order: Option<Vec<ColumnPlan>>,
     /// The route's own form, then the ones that a step may choose.
-    forms: Vec<Vec<OpPlan>>,
+    forms: Vec<FormPlan>,
     /// The event types of those as they are written.
     variant_names: Vec<String>,
-}
-
-pub(super) struct OpPlan {
-    pub(super) event_type: Text,
-    pub(super) exchange: Text,
-    pub(super) routing_key: Text,
-    /// By name.
-    pub(super) headers: Vec<(String, Text)>,
-    pub(super) properties: Vec<(Property, Text)>,
-    /// The body up to the first member that differs from event to event.
-    pub(super) body_start: Vec<u8>,
-    /// Why no event of this kind can be published.
-    pub(super) refusal: Option<String>,
 }
 
 impl RoutePlan {
@@ -171,7 +158,7 @@ impl RoutePlan {
         // Of rows that are events themselves only new ones are.
         let of_texts = if self.row_event.is_some() { &[][..] } else { &[Op::Update, Op::Delete][..] };
         for (form, op) in self.forms.iter().flat_map(|form| of_texts.iter().map(move |op| (form, *op))) {
-            for place in form[op as usize].needing_old_row(op, sent).into_iter().map(Place::Event) {
+            for place in form.of(op).needing_old_row(op, sent).into_iter().map(Place::Event) {
                 if !places.contains(&place) {
                     places.push(place);
                 }
@@ -182,7 +169,12 @@ impl RoutePlan {
 
     /// `variant`: the one that a step chose.
     pub(super) fn form(&self, variant: Option<usize>, op: Op) -> &OpPlan {
-        &self.forms[variant.map_or(0, |variant| variant + 1)][op as usize]
+        self.forms[variant.map_or(0, |variant| variant + 1)].of(op)
+    }
+
+    /// What the rows of events of that form have.
+    pub(super) fn columns(&self, variant: Option<usize>) -> &[ColumnPlan] {
+        self.forms[variant.map_or(0, |variant| variant + 1)].columns.as_ref().unwrap_or(&self.columns)
     }
 }
 
@@ -217,7 +209,7 @@ impl TablePlan {
         let columns: Vec<ColumnPlan> = table.columns.iter().enumerate().map(raw).collect();
         let taking = routes.iter().filter(|route| route.from.matches(&table.schema, &table.name));
         let routes = taking.enumerate().map(|(nth, route)| {
-            let Compiled { fields, program, variants, row_event, .. } =
+            let Compiled { fields, program, variants, parts, row_event, .. } =
                 transform::compile(&route.steps, table, route.from.is_pattern()).map_err(|(step, fault)| Unfit {
                     route: route.name.clone(),
                     place: Place::Step(step),
@@ -241,13 +233,10 @@ impl TablePlan {
                 };
                 columns.map(plan).collect()
             });
-            let mut forms = Vec::with_capacity(1 + variants.len());
-            for form in Form::all(&route.event, &variants) {
-                let plan = |op| OpPlan::new(form, source, table, &subject, &fields, op);
-                let unfit = |(place, fault)| Unfit { route: route.name.clone(), place: Place::Event(place), fault };
-                let plans: Vec<OpPlan> = Op::ALL.into_iter().map(plan).collect::<Result<_, _>>().map_err(unfit)?;
-                forms.push(plans);
-            }
+            let about = About { source, table, subject: &subject };
+            let forms = FormPlan::all(&route.event, about, &fields, &variants, parts);
+            let unfit = |(place, fault)| Unfit { route: route.name.clone(), place: Place::Event(place), fault };
+            let forms = forms.map_err(unfit)?;
             Ok(RoutePlan {
                 route: route.id,
                 name: route.name.clone(),
@@ -268,37 +257,6 @@ impl TablePlan {
         });
         let routes = routes.collect::<Result<_, Unfit>>()?;
         Ok(TablePlan { columns, routes, subject })
-    }
-}
-
-/// The templates of one form of a route's events.
-#[derive(Clone, Copy)]
-struct Form<'a> {
-    event_type: &'a str,
-    exchange: &'a str,
-    routing_key: &'a str,
-    headers: &'a BTreeMap<String, String>,
-    properties: &'a [(Property, String)],
-}
-
-impl<'a> Form<'a> {
-    /// The route's own, and those that its steps may choose.
-    fn all(event: &'a EventForm, variants: &'a [Variant]) -> impl Iterator<Item = Form<'a>> {
-        let own = Form {
-            event_type: &event.event_type,
-            exchange: &event.exchange,
-            routing_key: &event.routing_key,
-            headers: &event.headers,
-            properties: &event.properties,
-        };
-        let other = move |variant: &'a Variant| Form {
-            event_type: variant.event_type.as_deref().unwrap_or(own.event_type),
-            exchange: variant.exchange.as_deref().unwrap_or(own.exchange),
-            routing_key: variant.routing_key.as_deref().unwrap_or(own.routing_key),
-            headers: own.headers,
-            properties: own.properties,
-        };
-        std::iter::once(own).chain(variants.iter().map(other))
     }
 }
 
@@ -327,68 +285,4 @@ impl ColumnPlan {
 pub fn id_suffix(name: &str) -> String {
     let hash = fnv1a(name.bytes());
     format!("-{:08x}", (hash >> 32) as u32 ^ hash as u32)
-}
-
-impl OpPlan {
-    /// Where below `event` the templates stand that may have no text.
-    fn needing_old_row(&self, op: Op, sent: &dyn Fn(usize) -> bool) -> Vec<Vec<String>> {
-        let names = [("type", &self.event_type), ("exchange", &self.exchange), ("routing_key", &self.routing_key)];
-        let names = names.into_iter().map(|(key, text)| (vec![key.to_owned()], text));
-        let headers = self.headers.iter().map(|(name, text)| (vec!["headers".to_owned(), name.clone()], text));
-        let properties =
-            self.properties.iter().map(|(of, text)| (vec!["properties".to_owned(), of.name().to_owned()], text));
-        names
-            .chain(headers)
-            .chain(properties)
-            .filter(|(_, text)| text.needs_old_row(op, sent))
-            .map(|(place, _)| place)
-            .collect()
-    }
-
-    /// # Errors
-    /// What is wrong with a template whatever rows come, and where below `event` it stands.
-    fn new(
-        form: Form<'_>,
-        source: &str,
-        table: &TableSchema,
-        subject: &str,
-        columns: &[ColumnPlan],
-        op: Op,
-    ) -> Result<OpPlan, (Vec<String>, Fault)> {
-        let mut body_start = format!("{{\"op\":\"{}\",\"table\":", op.name()).into_bytes();
-        write_string(subject, &mut body_start);
-        let mut refusal = None;
-        let mut text = |key: &[&str], template: &str, names: &Names<'_>, goes| {
-            let shown = || format!("event.{}", key.join("."));
-            let short = key[0] != "headers";
-            let why = match Text::new(template, names, goes, columns) {
-                Ok(text) => match text.fixed().map(str::len).filter(|length| short && *length > SHORT_STRING_BYTES_MAX)
-                {
-                    None => return Ok(text),
-                    Some(length) => {
-                        format!("{} has {length} bytes for {subject}; AMQP allows {SHORT_STRING_BYTES_MAX}", shown())
-                    }
-                },
-                Err(Refusal::Wrong(fault)) => return Err((key.iter().map(|key| (*key).to_owned()).collect(), fault)),
-                Err(Refusal::Fails(why)) => format!("{} cannot be rendered for {subject}: {why}", shown()),
-            };
-            refusal.get_or_insert(why);
-            Ok(Text::Fixed(String::new()))
-        };
-        let mut names = Names { source, schema: &table.schema, table: &table.name, op: op.name(), event_type: None };
-        let event_type = text(&["type"], form.event_type, &names, Goes::Plain)?;
-        names.event_type = event_type.fixed();
-        let exchange = text(&["exchange"], form.exchange, &names, Goes::Plain)?;
-        let routing_key = text(&["routing_key"], form.routing_key, &names, Goes::RoutingKey)?;
-        let headers = form
-            .headers
-            .iter()
-            .map(|(name, template)| Ok((name.clone(), text(&["headers", name], template, &names, Goes::Plain)?)));
-        let headers = headers.collect::<Result<_, (Vec<String>, Fault)>>()?;
-        let properties = form.properties.iter().map(|(property, template)| {
-            Ok((*property, text(&["properties", property.name()], template, &names, Goes::Plain)?))
-        });
-        let properties = properties.collect::<Result<_, (Vec<String>, Fault)>>()?;
-        Ok(OpPlan { event_type, exchange, routing_key, headers, properties, body_start, refusal })
-    }
 }

@@ -11,7 +11,7 @@ use crate::config::model::SourceConfig;
 use crate::config::path::KeyPath;
 
 /// Steps that say which events there are: of related rows there are none.
-const CHOOSING: [&str; 4] = ["branch", "emit_when", "outbox_table", "sample"];
+const CHOOSING: [&str; 5] = ["branch", "emit_when", "outbox_table", "sample", "split"];
 
 impl Checker<'_> {
     pub(super) fn relations(&mut self, route_path: &KeyPath, route: &CheckedRoute, sources: &[CheckedSource]) {

@@ -91,6 +91,7 @@ impl Checker<'_> {
                 }
             }
             self.outbox_table(&path, &checked);
+            self.split(&path, &checked);
             if let Some(bundling) = checked.event.bundle {
                 self.bundle(&event, bundling, &checked);
             }
@@ -188,10 +189,20 @@ impl Checker<'_> {
             let help = match step.name() {
                 "outbox_table" => "leave out `bundle`: a row of it is a message",
                 "branch" => "make a route of each branch, with a `filter`",
+                "split" if !tells_type => "`form: cloudevents_batch` has the type with every event",
                 "emit_when" if !tells_type => "`form: cloudevents_batch` has the type with every event",
                 _ => continue,
             };
             self.problem(&path, format!("`{}` gives each event a form of its own", step.name()), help);
+        }
+    }
+
+    /// Of a part of a row the columns are settled.
+    fn split(&mut self, path: &KeyPath, route: &CheckedRoute) {
+        let Some(at) = route.steps.iter().position(|step| step.name() == "split") else { return };
+        if let Some(behind) = route.steps.get(at + 1) {
+            let path = path.key("transform").index(at + 1).key(behind.name());
+            self.problem(&path, "`split` is the last step of a route", "put it in front");
         }
     }
 

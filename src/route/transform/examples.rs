@@ -177,6 +177,13 @@ pub(crate) const EXAMPLES: &[Example] = &[
         before: &[],
     },
     Example {
+        step: "split",
+        yaml: "split: [{ type: phone.changed, select: [phone] }, { type: address.changed, select: [city], set: { kind: \"'home'\" }, when: \"city != ''\" }]",
+        columns: &[("id", Kind::Int, "integer"), ("phone", Kind::Text, "text"), ("city", Kind::Text, "text")],
+        rows: &[&["7", "555-0100", "Bonn"], &["8", "555-0101", ""]],
+        before: &[],
+    },
+    Example {
         step: "trim",
         yaml: "trim: [\"*\"]",
         columns: &[("id", Kind::Int, "integer"), ("name", Kind::Text, "character(10)")],
@@ -215,7 +222,7 @@ impl Example {
             self.columns.iter().map(column).collect(),
             if self.columns.iter().any(|(name, ..)| *name == "id") { KeyKind::Columns } else { KeyKind::None },
         ));
-        let Compiled { fields, program, variants, row_event, .. } =
+        let Compiled { fields, program, variants, parts, row_event, .. } =
             compile(&[step], &table, false).expect("the step fits its example");
         let mut batch = Batch::new();
         batch.begin_transaction(Transaction::default());
@@ -249,12 +256,18 @@ impl Example {
                 Some(failure) => format!("parked: `{}`: {}", failure.field, failure.reason),
                 None if images.chosen().dropped => "no event".into(),
                 None => {
-                    let fields = fields.iter().map(|field| (field.name.as_str(), Form::of(&field.kind), field.slot));
-                    let row = images.of(&change).after.expect("it has one");
-                    let chosen =
-                        images.chosen().variants.first().and_then(|chosen| variants[*chosen].event_type.as_ref());
-                    let of_type = chosen.map(|event_type| format!("type `{event_type}`: ")).unwrap_or_default();
-                    format!("{of_type}`{}`", object(fields, row))
+                    let event = |chosen: Option<usize>| {
+                        let fields = chosen.and_then(|chosen| parts[chosen].as_ref()).unwrap_or(&fields);
+                        let fields =
+                            fields.iter().map(|field| (field.name.as_str(), Form::of(&field.kind), field.slot));
+                        let event_type = chosen.and_then(|chosen| variants[chosen].event_type.as_ref());
+                        let of_type = event_type.map(|event_type| format!("type `{event_type}`: ")).unwrap_or_default();
+                        format!("{of_type}`{}`", object(fields, images.of(&change).after.expect("it has one")))
+                    };
+                    match &images.chosen().variants[..] {
+                        [] => event(None),
+                        chosen => chosen.iter().map(|chosen| event(Some(*chosen))).collect::<Vec<_>>().join(", "),
+                    }
                 }
             };
             (before, made)

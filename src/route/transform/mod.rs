@@ -30,6 +30,7 @@ mod sample;
 mod select;
 mod set;
 mod shape;
+mod split;
 mod trim;
 mod unpivot;
 
@@ -66,6 +67,7 @@ pub enum StepConfig {
     Sample(sample::Sample),
     Select(select::Select),
     Set(set::Set),
+    Split(split::Split),
     Trim(trim::Trim),
     Unpivot(unpivot::Unpivot),
 }
@@ -134,6 +136,7 @@ impl StepConfig {
             StepConfig::Sample(_) => "sample",
             StepConfig::Select(_) => "select",
             StepConfig::Set(_) => "set",
+            StepConfig::Split(_) => "split",
             StepConfig::Trim(_) => "trim",
             StepConfig::Unpivot(_) => "unpivot",
         }
@@ -169,6 +172,7 @@ impl StepConfig {
             StepConfig::Sample(step) => step,
             StepConfig::Select(step) => step,
             StepConfig::Set(step) => step,
+            StepConfig::Split(step) => step,
             StepConfig::Trim(step) => step,
             StepConfig::Unpivot(step) => step,
         }

@@ -41,6 +41,8 @@ pub(super) struct Shape {
     /// Names that a step has and this table has not, without a `?`.
     missed: Vec<(usize, String)>,
     variants: Vec<Variant>,
+    /// Of those that have columns of their own, which.
+    parts: Vec<Option<Vec<Field>>>,
     hidden: Vec<usize>,
     /// The slots of the source's key.
     keys: Vec<usize>,
@@ -77,6 +79,7 @@ impl Shape {
             step: 0,
             missed: Vec::new(),
             variants: Vec::new(),
+            parts: Vec::new(),
             hidden: Vec::new(),
             keys: (0..table.columns.len()).filter(|slot| table.columns[*slot].key).collect(),
             made_of: Vec::new(),
@@ -93,6 +96,7 @@ impl Shape {
             fields: self.fields,
             program: self.program,
             variants: self.variants,
+            parts: self.parts,
             hidden: self.hidden,
             missed: self.missed,
             row_event: self.row_event,
@@ -207,7 +211,15 @@ impl Shape {
 
     pub(super) fn variant(&mut self, variant: Variant) -> usize {
         self.variants.push(variant);
+        self.parts.push(None);
         self.variants.len() - 1
+    }
+
+    /// One whose rows have these columns, and no others.
+    pub(super) fn part(&mut self, variant: Variant, fields: Vec<Field>) -> usize {
+        let nth = self.variant(variant);
+        self.parts[nth] = Some(fields);
+        nth
     }
 
     fn push(&mut self, field: String, what: What) {
@@ -257,6 +269,8 @@ pub(in crate::route) struct Compiled {
     pub(in crate::route) fields: Vec<Field>,
     pub(in crate::route) program: Program,
     pub(in crate::route) variants: Vec<Variant>,
+    /// Of each variant its columns, where they are not all.
+    pub(in crate::route) parts: Vec<Option<Vec<Field>>>,
     /// Slots whose values are masked.
     pub(in crate::route) hidden: Vec<usize>,
     /// By the index of their step: names that the table does not have, which in a route of many tables is no fault.
