@@ -30,6 +30,9 @@ struct Arguments {
     /// How often each contestant has its turn.
     #[arg(long, default_value_t = 5)]
     runs: u32,
+    /// Only contestants whose name has this in it.
+    #[arg(long)]
+    only: Option<String>,
     /// Debezium stays out.
     #[arg(long)]
     without_peers: bool,
@@ -113,6 +116,9 @@ async fn bench(arguments: &Arguments) -> Result<(), String> {
                     continue;
                 }
                 let mut name = contestant.name();
+                if arguments.only.as_ref().is_some_and(|only| !name.contains(only)) {
+                    continue;
+                }
                 if contestant == Contestant::Towpath && std::mem::replace(&mut again, true) {
                     name += " (control)";
                 }

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use towpath_contract::KeyKind;
+use towpath_contract::{KeyKind, TableSchema};
 
 use super::column::{Guess, quoted, quoted_value};
-use super::{Sampled, lines_of};
+use super::{Sampled, header_of, lines_of};
 
 /// A whole config for one source. `url`: as the file is to have it. `type_name`: the source's `type`.
 pub fn page(name: &str, type_name: &str, url: &str, patterns: &[String], all: &[Sampled]) -> String {
@@ -48,6 +48,7 @@ fn route(page: &mut String, source: &str, sampled: &Sampled, all: &[Sampled]) {
     }
     let from = format!("{source}.{}.{}", table.schema, table.name);
     let _ = writeln!(page, "  - from: {}", quoted_pattern(&from));
+    aggregate(page, table, all);
     let steps = steps(guesses);
     if steps.is_empty() {
         return;
@@ -60,6 +61,27 @@ fn route(page: &mut String, source: &str, sampled: &Sampled, all: &[Sampled]) {
             let _ = writeln!(page, "      # {line}");
         }
         let _ = writeln!(page, "      {}- {}", if step.is_safe { "" } else { "# " }, step.yaml);
+    }
+}
+
+/// The tables whose rows are probably lines of this one's.
+fn aggregate(page: &mut String, table: &TableSchema, all: &[Sampled]) {
+    let lines = all.iter().map(|other| &other.table).filter(|other| {
+        let can_be_named = !other.name.contains(|char: char| char == '*' || char.is_control());
+        header_of(other, all) == Some(&table.name) && other.schema == table.schema && can_be_named
+    });
+    // A list would have the name of a column.
+    let lines = lines.filter(|lines| table.columns.iter().all(|column| column.name != lines.name));
+    let part = |lines: &TableSchema| {
+        let key = table.key_columns().map(|at| &table.columns[at].name);
+        let on: Vec<String> = key.map(|name| format!("{}: {}", quoted(name), quoted_value(name))).collect();
+        let from = quoted_pattern(&format!("{}.{}", lines.schema, lines.name));
+        format!("{}: {{ from: {from}, on: {{ {} }} }}", quoted(&lines.name), on.join(", "))
+    };
+    let parts: Vec<String> = lines.map(part).collect();
+    if !parts.is_empty() {
+        page.push_str("    # for events that have those rows as a list:\n");
+        let _ = writeln!(page, "    # aggregate: {{ {} }}", parts.join(", "));
     }
 }
 

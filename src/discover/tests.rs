@@ -61,7 +61,12 @@ fn lines() -> Sampled {
 /// As a person would who finds every guess right.
 fn uncommented(page: &str) -> String {
     page.lines()
-        .map(|line| line.replace("# transform:", "transform:").replace("      # - ", "      - ") + "\n")
+        .map(|line| {
+            line.replace("# transform:", "transform:")
+                .replace("# aggregate:", "aggregate:")
+                .replace("      # - ", "      - ")
+                + "\n"
+        })
         .collect()
 }
 

@@ -44,7 +44,14 @@ async fn held_against_routes(
     if !router.looks_into_rows() {
         return None;
     }
-    let tables = related::tables(live, &router).await.ok()?;
+    let mut tables = live.tables().await.ok()?;
+    let missing = related::add_looked_up(live, &router, &mut tables).await.err().map(|error| Finding {
+        severity: Severity::Error,
+        code: "lookup",
+        message: format!("{}: {}", error.operation, error.message),
+        fix: error.help,
+        who: Some("the owner of the table, or whoever writes the config".into()),
+    });
     let unfit = router.unfit(&tables).into_iter().map(|unfit| {
         let error = unfit::error(unfit, &config.routes, &config.places);
         Finding {
@@ -59,7 +66,7 @@ async fn held_against_routes(
         let (schema, table) = need.table;
         OldRows { schema, table, needed_by: unfit::path(&need.route, &need.place, &config.routes).to_string() }
     });
-    Some((unfit.collect(), old_rows.collect()))
+    Some((unfit.chain(missing).collect(), old_rows.collect()))
 }
 
 fn unusable(error: &OutboxError) -> Finding {

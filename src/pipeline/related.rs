@@ -7,13 +7,24 @@ use crate::route::Router;
 /// What the routes must fit: the tables that are captured, and those of which rows are looked up.
 pub(super) async fn tables(source: &dyn Source, router: &Router) -> Result<Vec<TableSchema>, Error> {
     let mut tables = source.tables().await?;
+    add_looked_up(source, router, &mut tables).await?;
+    Ok(tables)
+}
+
+/// # Errors
+/// A table of which rows are to be looked up is not there, or may not be read.
+pub(super) async fn add_looked_up(
+    source: &dyn Source,
+    router: &Router,
+    tables: &mut Vec<TableSchema>,
+) -> Result<(), Error> {
     for lookup in router.looked_up() {
-        let is_known = |table: &TableSchema| (&table.schema, &table.name) == (&lookup.schema, &lookup.table);
-        if !tables.iter().any(is_known) {
-            tables.push((*source.look_up(&lookup).await?.table).clone());
+        let found = source.look_up(&lookup).await?;
+        if !tables.iter().any(|table| (&table.schema, &table.name) == (&lookup.schema, &lookup.table)) {
+            tables.push((*found.table).clone());
         }
     }
-    Ok(tables)
+    Ok(())
 }
 
 /// What is found for each key, in pieces: with the index of its first key.

@@ -38,7 +38,7 @@ use plan::{Route, TablePlan};
 pub use preview::{Previewed, Stage, preview};
 pub use properties::{Property, is_reserved_header};
 pub(crate) use related::Wanted;
-use related::{Gathered, Gathering};
+use related::{Gathered, Gathering, Transactions};
 use towpath_contract::{Batch, Found, Lookup, TableSchema};
 use transform::Fault;
 
@@ -57,8 +57,8 @@ pub struct Router {
     routes: Vec<Route>,
     /// Of routes with related rows.
     gatherings: Vec<Gathering>,
-    /// The id of the transaction that the last batch may have ended within; `None` before the first.
-    unfinished: Option<String>,
+    /// What of them is whole, for those.
+    transactions: Transactions,
     /// Plans by the address of their table's schema, which the `Arc` beside it keeps alive.
     plans: Vec<(Arc<TableSchema>, Arc<TablePlan>)>,
     scratch: Scratch,
@@ -107,7 +107,7 @@ impl Router {
             source: source.to_owned(),
             routes: of_source(&|route| route.relations.is_empty()).cloned().collect(),
             gatherings: of_source(&|route| !route.relations.is_empty()).map(Gathering::new).collect(),
-            unfinished: None,
+            transactions: Transactions::default(),
             plans: Vec::new(),
             scratch: Scratch::default(),
         }
@@ -179,7 +179,7 @@ impl Router {
 
     /// The source was opened: the next batch may begin within a transaction.
     pub fn opened(&mut self) {
-        self.unfinished = None;
+        self.transactions.opened();
     }
 
     /// Looks at the batch for routes with related rows. To be called before [`Router::wanted`].
@@ -190,16 +190,8 @@ impl Router {
         if self.gatherings.is_empty() {
             return Ok(());
         }
-        let first = batch.changes().map(|change| change.transaction_index()).next();
-        let goes_on = |transaction: &str| self.unfinished.as_ref().is_none_or(|unfinished| unfinished == transaction);
-        let is_torn = batch.changes().next().is_some_and(|change| goes_on(&change.transaction().id));
-        let is_whole = |index: usize| batch.has_ended(index) && !(is_torn && Some(index) == first);
-        self.gatherings.iter_mut().try_for_each(|gathering| gathering.begin(batch, &is_whole))?;
-        if let Some(last) = batch.changes().last() {
-            let is_over = batch.has_ended(last.transaction_index());
-            self.unfinished = Some(if is_over { String::new() } else { last.transaction().id.clone() });
-        }
-        Ok(())
+        let is_whole = self.transactions.whole(batch);
+        self.gatherings.iter_mut().try_for_each(|gathering| gathering.begin(batch, &is_whole))
     }
 
     /// What is to be looked up next for the batch; asked again after [`Router::found`], until it is nothing.

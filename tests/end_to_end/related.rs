@@ -100,3 +100,93 @@ async fn consumers_in_other_languages_add_up_what_the_database_does() {
     }
     assert!(towpath.terminate(PATIENCE).await.success(), "{}", towpath.log());
 }
+
+const ORDERS: &str = "CREATE TABLE orders (id int PRIMARY KEY, customer int, note text);
+    CREATE TABLE order_lines (order_id int, line int, qty int, PRIMARY KEY (order_id, line));
+    CREATE TABLE customers (id int PRIMARY KEY, name text); INSERT INTO customers SELECT g, 'customer ' || g FROM generate_series(1, 5) g;
+    INSERT INTO orders SELECT g, g % 7, repeat('note ', g * 100) FROM generate_series(1, 20) g;
+    INSERT INTO order_lines SELECT o, l, 1 FROM generate_series(1, 20) o, generate_series(1, o % 4) l";
+
+const ROUTE: &str = "routes:
+  - from: db.public.orders
+    aggregate: { lines: { from: public.order_lines, on: { order_id: id }, transform: [drop: [order_id]] } }
+    lookup: { buyer: { from: public.customers, on: { id: customer } } }
+    transform: [drop: [note]]
+";
+
+/// A transaction that touches an order, lines of it, or both; or one that never was.
+fn transaction(random: &mut fastrand::Rng) -> String {
+    let (order, line) = (random.u32(1..40), random.u32(1..5));
+    let statements = [
+        format!("INSERT INTO orders VALUES ({order}, {}, 'new') ON CONFLICT DO NOTHING", random.u32(0..7)),
+        format!(
+            "INSERT INTO order_lines VALUES ({order}, {line}, 1) ON CONFLICT (order_id, line) DO UPDATE SET qty = order_lines.qty + 1"
+        ),
+        format!("UPDATE order_lines SET qty = qty + 1 WHERE order_id = {order}"),
+        format!("UPDATE orders SET customer = {} WHERE id = {order}", random.u32(0..7)),
+        format!("DELETE FROM order_lines WHERE order_id = {order} AND line = {line}"),
+        format!("DELETE FROM order_lines WHERE order_id = {order}; DELETE FROM orders WHERE id = {order}"),
+        format!(
+            "UPDATE order_lines SET order_id = {} WHERE order_id = {order} AND line = {line} AND NOT EXISTS (SELECT FROM order_lines WHERE order_id = {0} AND line = {line})",
+            random.u32(1..40)
+        ),
+        format!(
+            "UPDATE orders SET id = id + 100 WHERE id = {order} AND NOT EXISTS (SELECT FROM orders WHERE id = {order} + 100)"
+        ),
+    ];
+    let some: Vec<&String> = (0..random.usize(1..5)).map(|_| &statements[random.usize(0..statements.len())]).collect();
+    let body = some.into_iter().cloned().collect::<Vec<_>>().join("; ");
+    format!("BEGIN; {body}; {}", if random.u8(0..8) == 0 { "ROLLBACK" } else { "COMMIT" })
+}
+
+#[tokio::test]
+async fn whatever_dies_each_order_ends_with_its_lines() {
+    let seed =
+        std::env::var("TOWPATH_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut rig = Rig::new().await;
+    rig.postgres.sql(ORDERS).await;
+    let mut towpath = rig.towpath("postgres", ROUTE).run();
+    let client = rig.postgres.client("postgres").await;
+    for round in 0..300 {
+        let text = transaction(&mut random);
+        client.batch_execute(&text).await.unwrap_or_else(|error| panic!("{text}: {error:?}"));
+        if round % 60 == 30 {
+            towpath.kill();
+            towpath.start_again();
+        }
+        if round % 60 == 45 {
+            rig.source_link.cut();
+            rig.source_link.heal();
+        }
+    }
+    let query = "SELECT coalesce(jsonb_object_agg(o.id, jsonb_build_object('id', o.id, 'customer', o.customer, 'lines', lines, 'buyer', to_jsonb(c))), '{}')::text
+        FROM orders o LEFT JOIN customers c ON c.id = o.customer,
+        LATERAL (SELECT coalesce(jsonb_agg(jsonb_build_object('line', line, 'qty', qty) ORDER BY line), '[]') AS lines FROM order_lines WHERE order_id = o.id) l";
+    let wanted: Json = serde_json::from_str(&rig.postgres.value(query).await).expect("JSON");
+    let mut reread = (0, 0);
+    rig.inbox
+        .until("each order as the database has it", PATIENCE, |all| {
+            let mut orders = serde_json::Map::new();
+            reread = (0, 0);
+            for event in all {
+                let mut event = event.json();
+                let id = event["key"]["id"].to_string();
+                if event["op"] == "delete" {
+                    orders.remove(&id);
+                    continue;
+                }
+                let row = event["after"].as_object_mut().expect("a row");
+                match row.remove("reread") {
+                    Some(Json::Null) => reread.0 += 1,
+                    _ => reread.1 += 1,
+                }
+                orders.insert(id, Json::Object(std::mem::take(row)));
+            }
+            if Json::Object(orders.clone()) == wanted { Ok(()) } else { Err(orders.len()) }
+        })
+        .await;
+    assert!(reread.0 == 0 && reread.1 > 20, "lines may be there before their order: {reread:?}");
+    assert!(towpath.terminate(PATIENCE).await.success(), "{}", towpath.log());
+}

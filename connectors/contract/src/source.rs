@@ -56,7 +56,8 @@ pub trait Capture: Send {
     fn identity(&self) -> &str;
 
     /// Appends to `batch` what is there, and waits only while there is nothing: it returns as soon as the batch is not
-    /// empty and either no more is at hand or the batch holds [`BATCH_BYTES`] or one change that is larger.
+    /// empty and either no more is at hand or the batch holds [`BATCH_BYTES`] or one change that is larger; a quarter more where that
+    /// brings a transaction to its end.
     ///
     /// **Cancellation:** the future may be dropped at any await; nothing is lost, and the next call may be given the same
     /// batch, with what was appended to it so far.
@@ -109,7 +110,8 @@ pub struct Lookup {
 #[derive(Debug)]
 pub struct Found {
     pub table: Arc<TableSchema>,
-    /// [`crate::Op::Read`] each, as a snapshot of the table would deliver them; those of one key in the order of the table's own key.
+    /// [`crate::Op::Read`] each, as a snapshot of the table would deliver them: in the order of the keys that were wanted, and those of
+    /// one in the order of the table's own key.
     pub rows: Batch,
     /// Of each row, the index of the key that it was found by.
     pub keys: Vec<usize>,

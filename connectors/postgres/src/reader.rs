@@ -159,10 +159,16 @@ impl Reader {
         }
     }
 
+    /// A transaction that ends soon ends in this batch: routes put what they have of one into one message.
+    fn is_full(&self, batch: &Batch) -> bool {
+        let in_transaction = self.parts.assembler.in_transaction();
+        batch.bytes() >= if in_transaction { BATCH_BYTES + BATCH_BYTES / 4 } else { BATCH_BYTES }
+    }
+
     /// Reads on until the batch is full or nothing is at hand.
     async fn deliver(&mut self, batch: &mut Batch) -> Result<Stop> {
         loop {
-            if batch.bytes() >= BATCH_BYTES {
+            if self.is_full(batch) {
                 return Ok(Stop::Full);
             }
             if self.parts.assembler.must_wait() {

@@ -9,6 +9,7 @@ use super::routes::place_fault;
 use crate::config::checked::{CheckedRoute, CheckedSource};
 use crate::config::model::SourceConfig;
 use crate::config::path::KeyPath;
+use crate::route::related::Missing;
 
 /// Steps that say which events there are: of related rows there are none.
 const CHOOSING: [&str; 5] = ["branch", "emit_when", "outbox_table", "sample", "split"];
@@ -61,6 +62,17 @@ impl Checker<'_> {
                     }
                 }
                 Some(_) => {}
+            }
+            if is_aggregate && related.missing != Missing::default() {
+                let help = "leave it out: a list without rows is empty";
+                self.problem(&path.key("missing"), "`missing` is of a `lookup`", help);
+            }
+            if !is_aggregate && related.owned {
+                self.problem(
+                    &path.key("owned"),
+                    "`owned` is of an `aggregate`",
+                    "leave it out: a lookup is always looked up",
+                );
             }
             if related.on.is_empty() {
                 let help = "`on: { column_there: column_here }`";

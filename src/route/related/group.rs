@@ -19,12 +19,33 @@ pub(super) struct Group {
     pub(super) header: Header,
     /// Of each part the changes of its rows, by their index.
     pub(super) changes: Vec<Vec<usize>>,
-    /// Of each part the JSON, or why there is none, once it is known.
-    pub(super) parts: Vec<Option<Result<Vec<u8>, String>>>,
+    pub(super) parts: Vec<Told>,
     /// What was looked up.
     pub(super) reread: Vec<String>,
     /// Why its event cannot go out.
     pub(super) refusal: Option<String>,
+}
+
+/// What is known of a part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Nothing yet. At the end: there is no such row, and none was asked for.
+    #[default]
+    Nothing,
+    /// It was asked for. At the end: there is no such row.
+    Asked,
+    /// Its rows.
+    Json(Vec<u8>),
+    /// Why they cannot be written.
+    Failed(String),
+    /// The source did not send by what to find them.
+    NotSent,
+}
+
+impl From<Result<Vec<u8>, String>> for Told {
+    fn from(written: Result<Vec<u8>, String>) -> Told {
+        written.map_or_else(Told::Failed, Told::Json)
+    }
 }
 
 /// The route's own row.
@@ -155,7 +176,7 @@ impl Group {
             transaction,
             header,
             changes: vec![Vec::new(); parts],
-            parts: (0..parts).map(|_| None).collect(),
+            parts: vec![Told::Nothing; parts],
             reread: Vec::new(),
             refusal: None,
         }

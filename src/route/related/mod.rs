@@ -9,6 +9,7 @@ mod group;
 mod part;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use towpath_contract::{Batch, Column, Found, Kind, Lookup, Op, TableSchema, Valu
 use super::plan::{OnError, Place, Route, Unfit};
 use super::transform::{Fault, StepConfig};
 pub(super) use fit::{fit, needing_old_rows};
-use group::{Group, Header};
+use group::{Group, Header, Told};
 use part::Part;
+pub(super) use whole::Transactions;
 
 /// Rows of another table, and how they belong to the rows here.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -37,6 +39,24 @@ pub struct Related {
     /// leaves rows out.
     #[serde(default)]
     pub transform: Vec<StepConfig>,
+
+    /// Of an `aggregate`: no such row is there before the row that it belongs to, because a foreign key holds it. What one transaction
+    /// says of a new row and of what belongs to it is then all, and is not looked up. Default `false`: it is always looked up.
+    #[serde(default)]
+    pub owned: bool,
+
+    /// Of a `lookup`: what becomes of an event whose row points to none. `null` (default): the column is null. `park`: the event is
+    /// set aside. Where the row itself has null there is nothing to look up.
+    #[serde(default)]
+    pub missing: Missing,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Missing {
+    #[default]
+    Null,
+    Park,
 }
 
 impl Related {
@@ -74,6 +94,9 @@ pub(super) const LOOKUP: &str = "lookup";
 pub(super) const REREAD: &str = "reread";
 /// The row itself, in that list.
 const THE_ROW: &str = "row";
+
+/// Of JSON.
+const NULL: &[u8] = b"null";
 
 /// Keys that are asked for at a time: a statement of some kilobytes.
 const KEYS_MAX: usize = 500;
@@ -136,12 +159,12 @@ impl Gathering {
             for (nth, part) in self.parts.iter_mut().enumerate().filter(|(_, part)| part.is_many) {
                 let changes = group.changes[nth].iter().map(|index| batch.at(*index));
                 let are_new = changes.clone().all(|change| change.op() == Op::Insert && change.linked().is_none());
-                if is_whole && are_new {
+                if part.is_owned && is_whole && are_new {
                     if let Some(change) = changes.clone().next() {
                         part.settle(change.table()).map_err(|(step, fault)| unfit(&self.route, part, step, fault))?;
-                        group.parts[nth] = Some(part.write(changes));
+                        group.parts[nth] = part.write(changes).into();
                     } else {
-                        group.parts[nth] = Some(Ok(b"[]".to_vec()));
+                        group.parts[nth] = Told::Json(b"[]".to_vec());
                     }
                 } else if may_have_row {
                     group.reread.push(part.name.clone());
@@ -184,7 +207,7 @@ impl Gathering {
             wanted.extend(asked(gathering, Of::Row, header, names, keys));
         }
         for (nth, part) in self.parts.iter().enumerate().filter(|(_, part)| part.is_many) {
-            let is_missing = |group: &Group| group.parts[nth].is_none() && group.may_have_row(batch);
+            let is_missing = |group: &Group| group.parts[nth] == Told::Nothing && group.may_have_row(batch);
             let missing = self.groups.iter().enumerate().filter(|(_, group)| is_missing(group));
             let keys = missing.map(|(nth, group)| (nth, group.key.clone())).collect();
             wanted.extend(asked(gathering, Of::Part(nth), part.table.clone(), part.columns_there(), keys));
@@ -192,21 +215,31 @@ impl Gathering {
         wanted
     }
 
-    fn lookups_wanted(&self, batch: &Batch, gathering: usize) -> Vec<Wanted> {
+    fn lookups_wanted(&mut self, batch: &Batch, gathering: usize) -> Vec<Wanted> {
         let mut wanted = Vec::new();
         for (nth, part) in self.parts.iter().enumerate().filter(|(_, part)| !part.is_many) {
-            let key = |group: &Group| {
-                let (table, row) = group.row(batch)?;
+            let mut keys = Vec::new();
+            for (of, group) in self.groups.iter_mut().enumerate() {
+                let Some((table, row)) = group.row(batch) else { continue };
                 let value = |(_, here): &(String, String)| {
-                    let column = table.columns.iter().position(|column| column.name == *here)?;
-                    match row.get(column)? {
-                        Value::Data(bytes) => Some(bytes.to_vec()),
-                        Value::Null | Value::Unavailable => None,
-                    }
+                    let column = table.columns.iter().position(|column| column.name == *here);
+                    column.map_or(Value::Unavailable, |column| row[column])
                 };
-                part.on.iter().map(value).collect::<Option<Vec<_>>>()
-            };
-            let keys = self.groups.iter().enumerate().filter_map(|(nth, group)| Some((nth, key(group)?))).collect();
+                let values: Vec<Value<'_>> = part.on.iter().map(value).collect();
+                let key = values.iter().map(|value| match value {
+                    Value::Data(bytes) => Some(bytes.to_vec()),
+                    Value::Null | Value::Unavailable => None,
+                });
+                let told = match key.collect::<Option<Vec<_>>>() {
+                    Some(key) => {
+                        keys.push((of, key));
+                        Told::Asked
+                    }
+                    None if values.contains(&Value::Unavailable) => Told::NotSent,
+                    None => Told::Nothing,
+                };
+                group.parts[nth] = told;
+            }
             wanted.extend(asked(gathering, Of::Part(nth), part.table.clone(), part.columns_there(), keys));
         }
         wanted
@@ -230,7 +263,7 @@ impl Gathering {
                 for key in 0..found.keys.last().map_or(0, |last| last + 1) {
                     let group = &mut self.groups[wanted.groups[first + key]];
                     let of_key = std::iter::from_fn(|| rows.next_if(|(_, of)| **of == key)).map(|(change, _)| change);
-                    group.parts[nth] = Some(part.write(of_key));
+                    group.parts[nth] = part.write(of_key).into();
                 }
                 Ok(())
             }
@@ -241,7 +274,7 @@ impl Gathering {
     pub(super) fn finish(&mut self, batch: &Batch) -> Result<Gathered, Unfit> {
         let mut gathered = Gathered { batch: Batch::new(), refusals: Vec::new() };
         let mut transaction = None;
-        for group in std::mem::take(&mut self.groups) {
+        for mut group in std::mem::take(&mut self.groups) {
             let last = batch.at(group.last);
             let (wider, op) = match (group.table_and_op(batch), &self.wider) {
                 (Some((table, op)), _) => (self.wider(&table)?, op),
@@ -252,24 +285,10 @@ impl Gathering {
                 gathered.batch.begin_transaction(last.transaction().clone());
             }
             let is_there = op != Op::Delete;
-            let mut refusal = group.refusal.clone();
-            let mut added: Vec<Option<Vec<u8>>> = Vec::with_capacity(self.parts.len() + 1);
-            for (nth, part) in self.parts.iter().enumerate() {
-                added.push(match group.parts[nth].clone() {
-                    Some(Ok(json)) => Some(json),
-                    Some(Err(why)) if self.route.on_error == OnError::Stop => {
-                        let help = "let its `transform` take such rows, or set `on_error: park` for this route";
-                        return Err(unfit(&self.route, part, None, Fault::new(why).help(help)));
-                    }
-                    Some(Err(why)) => {
-                        refusal.get_or_insert(format!("{} `{}`: {why}", part.key, part.name));
-                        None
-                    }
-                    None => Some(if part.is_many { b"[]".to_vec() } else { b"null".to_vec() }),
-                });
-            }
+            let (added, mut refusal) = if is_there { self.added(&mut group)? } else { (Vec::new(), None) };
+            refusal = group.refusal.clone().or(refusal);
             let added = added.iter().map(|json| match json {
-                Some(json) if json == b"null" => Value::Null,
+                Some(json) if json == NULL => Value::Null,
                 Some(json) => Value::Data(json),
                 None => Value::Unavailable,
             });
@@ -293,6 +312,33 @@ impl Gathering {
             gathered.refusals.push(refusal);
         }
         Ok(gathered)
+    }
+
+    /// The columns that the parts become, and why the event cannot go out. `None`: not known.
+    fn added(&self, group: &mut Group) -> Result<(Vec<Option<Vec<u8>>>, Option<String>), Unfit> {
+        let mut refusal = None;
+        let mut added = Vec::with_capacity(self.parts.len());
+        for (part, told) in self.parts.iter().zip(&mut group.parts) {
+            let told = std::mem::take(told);
+            if let (OnError::Stop, Told::Failed(why)) = (self.route.on_error, &told) {
+                let help = "let its `transform` take such rows, or set `on_error: park` for this route";
+                return Err(unfit(&self.route, part, None, Fault::new(why.clone()).help(help)));
+            }
+            let why = match &told {
+                Told::Failed(why) => Some(why.as_str()),
+                Told::Asked if part.missing == Missing::Park => Some("there is no such row"),
+                _ => None,
+            };
+            if let Some(why) = why {
+                refusal.get_or_insert(format!("{} `{}`: {why}", part.key, part.name));
+            }
+            added.push(match told {
+                Told::Json(json) => Some(json),
+                Told::Nothing | Told::Asked => Some(if part.is_many { b"[]".to_vec() } else { NULL.to_vec() }),
+                Told::Failed(_) | Told::NotSent => None,
+            });
+        }
+        Ok((added, refusal))
     }
 
     fn wider(&mut self, table: &Arc<TableSchema>) -> Result<Arc<TableSchema>, Unfit> {

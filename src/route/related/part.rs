@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use towpath_contract::{Change, TableSchema};
 
-use super::{AGGREGATE, Related};
+use super::{AGGREGATE, Missing, Related};
 use crate::route::event::ROW_BYTES_MAX;
 use crate::route::plan::ColumnPlan;
 use crate::route::rows::{Unwritable, write_row_alone};
@@ -21,6 +21,8 @@ pub(super) struct Part {
     pub(super) on: Vec<(String, String)>,
     /// It holds a list of rows, and else one.
     pub(super) is_many: bool,
+    pub(super) is_owned: bool,
+    pub(super) missing: Missing,
     steps: Vec<StepConfig>,
     plan: Option<Plan>,
     images: Images,
@@ -44,6 +46,8 @@ impl Part {
             table: (schema.to_owned(), table.to_owned()),
             on,
             is_many: key == AGGREGATE,
+            is_owned: related.owned,
+            missing: related.missing,
             steps: related.transform.clone(),
             plan: None,
             images: Images::default(),

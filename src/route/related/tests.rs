@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value as Json, json};
 use towpath_contract::{Batch, Column, Found, KeyKind, Kind, Lookup, Op, Position, TableSchema, Transaction, Value};
 
-use super::{Related, Relations};
+use super::{Missing, Related, Relations};
 use crate::event::EventBatch;
 use crate::route::plan::{OnError, Route};
 use crate::route::transform::examples::step;
@@ -40,6 +40,8 @@ fn related(from: &str, on: &[(&str, &str)], steps: &[&str]) -> Related {
         from: from.into(),
         on: on.iter().map(|(there, here)| ((*there).to_owned(), (*here).to_owned())).collect(),
         transform: steps.iter().map(|yaml| step(yaml)).collect(),
+        owned: from == "shop.line",
+        missing: Missing::default(),
     }
 }
 
@@ -223,6 +225,18 @@ fn what_the_transaction_does_not_say_is_looked_up_and_labelled() {
 }
 
 #[test]
+fn what_may_be_there_before_its_owner_is_always_looked_up() {
+    let (invoice, line) = (invoice(), line());
+    let changes =
+        [(Op::Insert, &invoice, None, Some(["1", "7", "0"])), (Op::Insert, &line, None, Some(["10", "1", "tea"]))];
+    let mut relations = relations(&[]);
+    relations.aggregate.get_mut("lines").expect("it is there").owned = false;
+    let events = bought().route(&mut ready(invoices(relations)), &batch(&[&changes], false)).expect("it fits");
+    let row = &rows(&events)[0].1;
+    assert_eq!((&row["reread"], row["lines"].as_array().map(Vec::len)), (&json!(["lines"]), Some(2)));
+}
+
+#[test]
 fn of_a_torn_transaction_nothing_is_taken_for_whole() {
     let (invoice, line) = (invoice(), line());
     let first =
@@ -298,6 +312,19 @@ fn two_rows_are_no_answer_to_a_lookup() {
     let mut held = Held { customers: vec![["7", "Ada"], ["7", "Eve"]], ..bought() };
     let events = held.route(&mut ready(invoices(relations(&[]))), &batch(&[&change], false)).expect("it fits");
     assert!(events.get(0).parked.is_some_and(|why| why.contains("2 rows of shop.customer")), "{:?}", events.get(0));
+}
+
+#[test]
+fn a_row_that_points_to_none_is_parked_where_it_should_be() {
+    let invoice = invoice();
+    let mut relations = relations(&[]);
+    relations.lookup.get_mut("buyer").expect("it is there").missing = Missing::Park;
+    for (customer, is_parked) in [("7", false), ("9", true), ("-", false)] {
+        let change = [(Op::Update, &invoice, None, Some(["1", customer, "9.90"]))];
+        let events =
+            bought().route(&mut ready(invoices(relations.clone())), &batch(&[&change], false)).expect("it fits");
+        assert_eq!(events.get(0).parked.is_some(), is_parked, "{customer}");
+    }
 }
 
 #[test]

@@ -202,6 +202,17 @@ pub(crate) const EXAMPLES: &[Example] = &[
         rows: &[&["001200", "12.50", "0.00", "7.25"]],
         before: &[],
     },
+    Example {
+        step: "zone",
+        yaml: "zone: { created: Europe/Berlin, changed: { zone: Europe/Berlin, dst: earlier } }",
+        columns: &[("created", Kind::Timestamp, "timestamp"), ("changed", Kind::Timestamp, "timestamp")],
+        rows: &[
+            &["2024-07-01T12:00:00", "2024-10-27T02:30:00"],
+            &["2024-10-27T02:30:00", "2024-10-27T02:30:00"],
+            &["2024-03-31T02:30:00", "2024-03-31T02:30:00"],
+        ],
+        before: &[],
+    },
 ];
 
 impl Example {

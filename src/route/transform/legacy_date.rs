@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jiff::ToSpan;
-use jiff::civil::Date;
+use jiff::civil::{Date, DateTime, Time};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use towpath_contract::Kind;
@@ -16,7 +16,7 @@ use super::{Step, fields};
 
 /// Dates that are kept in numbers or texts become dates: `legacy_date: { due: cyymmdd }`, or with options `legacy_date: { due: { form: yymmdd,
 /// pivot: 30 } }`. A number may lack the zeros in front. What is no day of the calendar is a failure; `null_if` before it makes null
-/// of what stands for no date (`0`, `99999999`).
+/// of what stands for no date (`0`, `99999999`). The forms with a time of the day make timestamps; `zone` then says whose clock it was.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct LegacyDate(BTreeMap<String, DateWay>);
 
@@ -45,7 +45,7 @@ fn default_pivot() -> u8 {
     50
 }
 
-/// `y` year, `m` month, `d` day, `ddd` day of the year from 1; `c` century: 0 is the 20th, 1 the 21st, and so on.
+/// `y` year, `m` month, `d` day, `ddd` day of the year from 1; `c` century: 0 is the 20th, 1 the 21st, and so on; `hhmmss` the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum DateForm {
@@ -62,6 +62,9 @@ pub(super) enum DateForm {
     Yyddd,
     /// As JD Edwards has it: `124060` is 2024-02-29.
     Cyyddd,
+    /// `20240229235959` is 2024-02-29T23:59:59.
+    Yyyymmddhhmmss,
+    Yymmddhhmmss,
     /// A number of days since `since`, which may be negative.
     Days,
 }
@@ -81,6 +84,9 @@ impl DateForm {
             DateForm::Yyyyddd => b"yyyyjjj",
             DateForm::Yyddd => b"yyjjj",
             DateForm::Cyyddd => b"cyyjjj",
+            // `n` for minutes: months have the `m`.
+            DateForm::Yyyymmddhhmmss => b"yyyymmddhhnnss",
+            DateForm::Yymmddhhmmss => b"yymmddhhnnss",
             DateForm::Days => b"",
         }
     }
@@ -112,7 +118,7 @@ impl Step for LegacyDate {
             }
             let reading = reading(&way.options(), matches!(field.kind, Kind::Int | Kind::Decimal))
                 .map_err(|fault| fault.key(name))?;
-            field.becomes(Kind::Date);
+            field.becomes(if reading.has_time() { Kind::Timestamp } else { Kind::Date });
             shape.act(found, reading);
         }
         Ok(())
@@ -147,15 +153,15 @@ struct Reading {
 impl Action for Reading {
     fn apply(&self, value: &[u8], out: &mut Vec<u8>) -> Result<Outcome, Cow<'static, str>> {
         let value = if self.numeric { whole(value) } else { trimmed(value) };
-        let date = match self.since {
-            Some(since) => days_after(since, value),
+        let read = match self.since {
+            Some(since) => days_after(since, value).map(|date| date.at(0, 0, 0, 0)),
             None => self.read(value),
         };
         // Four digits of a year are what the form of a date has.
-        let Some(date) = date.filter(|date| date.year() >= 1) else {
+        let Some(date) = read.filter(|read| read.year() >= 1) else {
             return Err("the value is no date of this form".into());
         };
-        let mut text = *b"0000-00-00";
+        let mut text = *b"0000-00-00T00:00:00";
         let mut put = |at: usize, digits: usize, number: u16| {
             (0..digits).fold(number, |rest, nth| {
                 text[at + digits - 1 - nth] = b'0' + (rest % 10) as u8;
@@ -165,13 +171,20 @@ impl Action for Reading {
         put(0, 4, date.year().unsigned_abs());
         put(5, 2, date.month().unsigned_abs().into());
         put(8, 2, date.day().unsigned_abs().into());
-        out.extend_from_slice(&text);
+        put(11, 2, date.hour().unsigned_abs().into());
+        put(14, 2, date.minute().unsigned_abs().into());
+        put(17, 2, date.second().unsigned_abs().into());
+        out.extend_from_slice(if self.has_time() { &text } else { &text[..10] });
         Ok(Outcome::Made)
     }
 }
 
 impl Reading {
-    fn read(&self, value: &[u8]) -> Option<Date> {
+    fn has_time(&self) -> bool {
+        self.letters.contains(&b'h')
+    }
+
+    fn read(&self, value: &[u8]) -> Option<DateTime> {
         let missing = self.letters.len().checked_sub(value.len())?;
         if !value.iter().all(u8::is_ascii_digit)
             || missing > 0 && (!self.numeric || self.letters.starts_with(b"yyyy"))
@@ -192,13 +205,15 @@ impl Reading {
             (_, (year, _)) if year < self.pivot => 2000 + year,
             (_, (year, _)) => 1900 + year,
         };
-        match part(b'j') {
-            (_, 0) => Date::new(year, part(b'm').0 as i8, part(b'd').0 as i8).ok(),
+        let date = match part(b'j') {
+            (_, 0) => Date::new(year, part(b'm').0 as i8, part(b'd').0 as i8).ok()?,
             (day, _) => {
                 let first = Date::new(year, 1, 1).ok()?;
-                (1..=first.days_in_year()).contains(&day).then(|| first.checked_add((day - 1).days()).ok())?
+                (1..=first.days_in_year()).contains(&day).then(|| first.checked_add((day - 1).days()).ok())??
             }
-        }
+        };
+        let [hour, minute, second] = [b'h', b'n', b's'].map(|letter| part(letter).0 as i8);
+        Some(date.to_datetime(Time::new(hour, minute, second, 0).ok()?))
     }
 }
 
@@ -244,6 +259,8 @@ mod tests {
             (DateForm::Yyddd, "24366", "2024-12-31"),
             (DateForm::Cyyddd, "124060", "2024-02-29"),
             (DateForm::Cyyddd, "60", "1900-03-01"),
+            (DateForm::Yyyymmddhhmmss, "20240229235959", "2024-02-29T23:59:59"),
+            (DateForm::Yymmddhhmmss, "240229000000", "2024-02-29T00:00:00"),
         ] {
             assert_eq!(date(form, 50, None, true, value).as_deref(), Some(wanted), "{form:?} {value}");
         }
@@ -272,6 +289,8 @@ mod tests {
             (DateForm::Yyyyddd, "2023366"),
             (DateForm::Yyyyddd, "2024000"),
             (DateForm::Yyyymmdd, ""),
+            (DateForm::Yyyymmddhhmmss, "20240229240000"),
+            (DateForm::Yyyymmddhhmmss, "20240229"),
         ] {
             assert_eq!(date(form, 50, None, true, value), None, "{form:?} {value}");
         }

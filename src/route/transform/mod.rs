@@ -33,6 +33,7 @@ mod shape;
 mod split;
 mod trim;
 mod unpivot;
+mod zone;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -70,6 +71,7 @@ pub enum StepConfig {
     Split(split::Split),
     Trim(trim::Trim),
     Unpivot(unpivot::Unpivot),
+    Zone(zone::Zone),
 }
 
 /// What every step is.
@@ -139,6 +141,7 @@ impl StepConfig {
             StepConfig::Split(_) => "split",
             StepConfig::Trim(_) => "trim",
             StepConfig::Unpivot(_) => "unpivot",
+            StepConfig::Zone(_) => "zone",
         }
     }
 
@@ -175,6 +178,7 @@ impl StepConfig {
             StepConfig::Split(step) => step,
             StepConfig::Trim(step) => step,
             StepConfig::Unpivot(step) => step,
+            StepConfig::Zone(step) => step,
         }
     }
 }

@@ -21,13 +21,15 @@ pub(crate) async fn look_up(client: &Client, publication: &str, lookup: &Lookup)
     let operation = format!("looking up rows of {schema}.{table}");
     begin(client, &operation).await?;
     let shape = Arc::new(shape(client, publication, lookup, &operation).await?);
+    let failed = |error: tokio_postgres::Error| with_rls_help(sql::failed(&operation, &error));
     if keys.is_empty() {
+        // Whether it may be read is seen now, and not with the first row that is wanted.
+        client.batch_execute(&statement::nothing(&shape)).await.map_err(failed)?;
         return Ok(Found { table: shape.table.clone(), rows: Batch::new(), keys: Vec::new() });
     }
     let by = columns(client, &shape, lookup, &operation).await?;
     let mut rows = Rows::new(shape.types.len() + 1);
     let mut found = Vec::new();
-    let failed = |error: tokio_postgres::Error| with_rls_help(sql::failed(&operation, &error));
     {
         let copy = client.copy_out(&statement::copy_found(&shape, &by, keys)?).await.map_err(failed)?;
         let mut lines = pin!(copy);

@@ -87,6 +87,12 @@ pub(super) fn copy_found(shape: &Shape, by: &ChunkKey, keys: &[Vec<Vec<u8>>]) ->
     ))
 }
 
+/// No row of the table.
+pub(super) fn nothing(shape: &Shape) -> String {
+    let columns: Vec<String> = shape.table.columns.iter().map(|column| ident(&column.name)).collect();
+    format!("SELECT {} FROM {} LIMIT 0", columns.join(", "), from(shape))
+}
+
 /// A table that others inherit from is read without them: they are tables of their own. Not so partitions.
 pub(super) fn from(shape: &Shape) -> String {
     let only = if shape.partitioned { "" } else { "ONLY " };

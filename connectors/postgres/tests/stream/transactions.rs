@@ -61,6 +61,26 @@ async fn a_transaction_streamed_in_progress_is_the_same_as_one_sent_whole() {
     .await;
 }
 
+/// A batch that is full goes on to the end of a transaction that is near: routes put what they have of one into one message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_transaction_comes_in_one_batch() {
+    let db = Db::new("CREATE TABLE t (id int, n int, note text, PRIMARY KEY (id, n))").await;
+    let mut tap = db.tap(json!({})).await;
+    for id in 0..500 {
+        db.sql(&format!("INSERT INTO t SELECT {id}, g, repeat('x', 700) FROM generate_series(1, 10) g")).await;
+    }
+    let mut batches = 0;
+    while tap.seen.len() < 5000 {
+        let before = tap.seen.len();
+        tap.try_next().await.unwrap_or_else(|error| panic!("{error}"));
+        let came = &tap.seen[before..];
+        let whole = came.chunk_by(|a, b| a.transaction == b.transaction).all(|changes| changes.len() == 10);
+        assert!(whole, "a part of a transaction among {} changes", came.len());
+        batches += usize::from(!came.is_empty());
+    }
+    assert!(batches > 2, "one batch has no end in between");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_in_progress_is_spooled_and_appears_when_it_commits() {
     if major().await < 14 {
