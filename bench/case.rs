@@ -108,7 +108,8 @@ async fn drain(
     let meter = meter(&running, world);
     let each = contestant.changes_in_a_message();
     let count = count(world, &mut running, &meter, changes / each, kind).await?;
-    count.figures(world, &meter, changes, each, kind).await
+    let figures = count.figures(world, &meter, changes, each, kind).await;
+    figures.map_err(|problem| format!("{problem}{}", running.warnings()))
 }
 
 async fn snapshot(contestant: Contestant, world: &mut World, rows: u64) -> Result<Figures, String> {

@@ -96,6 +96,14 @@ impl Running {
         }
     }
 
+    /// What Towpath warned of: a run of which too much arrived says why.
+    pub(crate) fn warnings(&self) -> String {
+        let Process::Towpath(towpath) = &self.process else { return String::new() };
+        let log = towpath.log();
+        let warnings = log.lines().filter(|line| line.contains(" WARN ") || line.contains(" ERROR "));
+        warnings.map(|line| format!("\n    {line}")).collect()
+    }
+
     /// What it said last, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<String> {
         match &mut self.process {

@@ -75,7 +75,7 @@ async fn what_is_not_there_and_what_is_too_much_is_said() {
         assert_eq!(error.kind, kind, "{error}");
     }
     // Before any row is wanted.
-    client.batch_execute("CREATE ROLE nobody LOGIN; ALTER TABLE wide OWNER TO postgres").await.expect("a role");
+    client.batch_execute("CREATE ROLE nobody LOGIN").await.expect("a role");
     let nobody = session(&postgres.url_as("nobody", "postgres")).await;
     let error = look_up(&nobody, "none", &wanted("wide", &["id"], &[])).await.expect_err("it may not read");
     assert!(error.kind == ErrorKind::Privilege && error.help.is_some(), "{error}");
