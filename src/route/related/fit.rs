@@ -67,6 +67,10 @@ pub(crate) fn fit(source: &str, route: &Route, tables: &[TableSchema]) -> Result
     for (key, name, related) in route.relations.all() {
         let unfit = |step, fault| at(route, key, name, step, fault);
         let Some(table) = of(related, tables) else {
+            // One of which rows are looked up may be known to nobody yet, and whoever asks for it says why.
+            if key != AGGREGATE {
+                continue;
+            }
             let message = format!("the source captures no table {}", related.from);
             let help = "add it to the `tables` of the source: what happens to its rows is what happens here";
             return Err(unfit(None, Fault::new(message).help(help)));

@@ -10,7 +10,6 @@ use towpath_contract::{Batch, Error, ErrorKind, FOUND_BYTES_MAX, Found, Lookup, 
 use crate::catalog::{self, ChunkKey, KeyColumn, Shape};
 use crate::snapshot::rows::Rows;
 use crate::snapshot::sample::{begin, delivered};
-use crate::snapshot::session::with_rls_help;
 use crate::snapshot::statement;
 use crate::sql::{self, literal};
 use crate::types::TypeCatalog;
@@ -21,7 +20,8 @@ pub(crate) async fn look_up(client: &Client, publication: &str, lookup: &Lookup)
     let operation = format!("looking up rows of {schema}.{table}");
     begin(client, &operation).await?;
     let shape = Arc::new(shape(client, publication, lookup, &operation).await?);
-    let failed = |error: tokio_postgres::Error| with_rls_help(sql::failed(&operation, &error));
+    let role = sql::text(&sql::row(client, &operation, "SELECT current_user").await?, 0).to_owned();
+    let failed = |error: tokio_postgres::Error| may_read(sql::failed(&operation, &error), &shape, &role);
     if keys.is_empty() {
         // Whether it may be read is seen now, and not with the first row that is wanted.
         client.batch_execute(&statement::nothing(&shape)).await.map_err(failed)?;
@@ -46,6 +46,17 @@ pub(crate) async fn look_up(client: &Client, publication: &str, lookup: &Lookup)
     }
     let table = shape.table.clone();
     Ok(Found { rows: delivered(client, &operation, shape, rows).await?, table, keys: found })
+}
+
+fn may_read(error: Error, shape: &Shape, role: &str) -> Error {
+    match error.kind {
+        ErrorKind::Privilege => {
+            let table = sql::qualified(&shape.table.schema, &shape.table.name);
+            let also = "where the table has row-level security, the role also needs BYPASSRLS";
+            error.with_help(format!("GRANT SELECT ON {table} TO {}; -- {also}", sql::ident(role)))
+        }
+        _ => error,
+    }
 }
 
 async fn shape(client: &Client, publication: &str, lookup: &Lookup, operation: &str) -> Result<Shape> {
