@@ -67,7 +67,7 @@ async fn consumers_in_other_languages_add_up_what_the_database_does() {
         .env("TOWPATH_STATE", state)
         .env("MASK_KEY", "0123456789abcdef0123456789abcdef")
         .env("TOWPATH__ADMIN__LISTEN", format!("127.0.0.1:{}", rig.admin.number()))
-        .config_file(&root().join("config/chinook.yaml"));
+        .config_file(root().join("config/chinook.yaml"));
     let mut towpath = builder.run();
     // While the tables are read, too.
     towpath.wait_for_log("capturing", PATIENCE).await;

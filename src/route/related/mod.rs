@@ -4,88 +4,27 @@
 //! table, whose added columns hold those rows as JSON; steps and formats then work on it as on any other. What the batch does not
 //! hold is looked up in the source, as it is then.
 
+mod config;
 mod fit;
 mod group;
 mod part;
 #[cfg(test)]
 mod tests;
+mod wanted;
 mod whole;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-use towpath_contract::{Batch, Column, Found, Kind, Lookup, Op, TableSchema, Value};
+use towpath_contract::{Batch, Column, Kind, Op, TableSchema, Value};
 
 use super::plan::{OnError, Place, Route, Unfit};
-use super::transform::{Fault, StepConfig};
+use super::transform::Fault;
+pub use config::{Missing, Related, Relations};
 pub(super) use fit::{fit, needing_old_rows};
 use group::{Group, Header, Told};
 use part::Part;
+pub(crate) use wanted::Wanted;
 pub(super) use whole::Transactions;
-
-/// Rows of another table, and how they belong to the rows here.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Related {
-    /// The other table, `schema.table`, of the same source.
-    pub from: String,
-
-    /// Which of its rows: by the name of each column there, the column here that it equals: `{ invoice_id: invoice_id }`.
-    pub on: BTreeMap<String, String>,
-
-    /// What is done to each of its rows, as in a route's `transform`; steps that choose events have no place here, but `filter`, which
-    /// leaves rows out.
-    #[serde(default)]
-    pub transform: Vec<StepConfig>,
-
-    /// Of an `aggregate`: no such row is there before the row that it belongs to, because a foreign key holds it. What one transaction
-    /// says of a new row and of what belongs to it is then all, and is not looked up. Default `false`: it is always looked up.
-    #[serde(default)]
-    pub owned: bool,
-
-    /// Of a `lookup`: what becomes of an event whose row points to none. `null` (default): the column is null. `park`: the event is
-    /// set aside. Where the row itself has null there is nothing to look up.
-    #[serde(default)]
-    pub missing: Missing,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Missing {
-    #[default]
-    Null,
-    Park,
-}
-
-impl Related {
-    /// Schema and name. A table's name may hold dots.
-    pub(super) fn table(&self) -> (&str, &str) {
-        self.from.split_once('.').unwrap_or(("", &self.from))
-    }
-}
-
-/// What a route says of related rows, by the names of the columns that they become.
-#[derive(Clone, Debug, Default)]
-pub struct Relations {
-    /// Lists of rows that belong to one row here: a change of them is a change of it.
-    pub aggregate: BTreeMap<String, Related>,
-    /// One row each, to which rows here point.
-    pub lookup: BTreeMap<String, Related>,
-}
-
-impl Relations {
-    pub fn is_empty(&self) -> bool {
-        self.aggregate.is_empty() && self.lookup.is_empty()
-    }
-
-    /// The key of the config under which the column is made.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, &String, &Related)> {
-        let aggregate = self.aggregate.iter().map(|(name, related)| (AGGREGATE, name, related));
-        aggregate.chain(self.lookup.iter().map(|(name, related)| (LOOKUP, name, related)))
-    }
-}
 
 pub(super) const AGGREGATE: &str = "aggregate";
 pub(super) const LOOKUP: &str = "lookup";
@@ -97,9 +36,6 @@ const THE_ROW: &str = "row";
 
 /// Of JSON.
 const NULL: &[u8] = b"null";
-
-/// Keys that are asked for at a time: a statement of some kilobytes.
-const KEYS_MAX: usize = 500;
 
 /// One route's related rows, batch by batch.
 pub(super) struct Gathering {
@@ -118,25 +54,19 @@ enum Stage {
     Done,
 }
 
-/// What is to be looked up, and for what.
-pub(crate) struct Wanted {
-    pub(crate) lookup: Lookup,
-    gathering: usize,
-    of: Of,
-    /// The group of each key.
-    groups: Vec<usize>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Of {
-    Row,
-    Part(usize),
-}
-
 /// Changes of the wider table, and of each why its event cannot go out.
 pub(super) struct Gathered {
     pub(super) batch: Batch,
     pub(super) refusals: Vec<Option<String>>,
+}
+
+/// The columns that the parts of one row become.
+#[derive(Default)]
+struct Added {
+    /// As JSON; `None` for what is not known.
+    columns: Vec<Option<Vec<u8>>>,
+    /// Why the event cannot go out.
+    refusal: Option<String>,
 }
 
 impl Gathering {
@@ -174,102 +104,6 @@ impl Gathering {
         Ok(())
     }
 
-    /// What the groups still need. None any more after the second call that says so.
-    pub(super) fn wanted(&mut self, batch: &Batch, gathering: usize) -> Vec<Wanted> {
-        loop {
-            let wanted = match self.stage {
-                Stage::Rows => self.rows_wanted(batch, gathering),
-                Stage::Lookups => self.lookups_wanted(batch, gathering),
-                Stage::Done => return Vec::new(),
-            };
-            self.stage = if self.stage == Stage::Rows { Stage::Lookups } else { Stage::Done };
-            if !wanted.is_empty() {
-                return wanted;
-            }
-        }
-    }
-
-    /// The route's own rows that only a part changed, and the parts that the batch does not hold.
-    fn rows_wanted(&self, batch: &Batch, gathering: usize) -> Vec<Wanted> {
-        let mut wanted = Vec::new();
-        let header = (self.route.from.schema.clone(), self.route.from.table.clone());
-        // All parts of an aggregate are found by the same values: those of the row's key, by the names of its columns.
-        let Some(first) = self.parts.iter().find(|part| part.is_many) else { return wanted };
-        let names: Vec<String> = first.on.iter().map(|(_, here)| here.clone()).collect();
-        let missing = self.groups.iter().enumerate().filter(|(_, group)| matches!(group.header, Header::Unknown));
-        let keys: Vec<_> = missing.map(|(nth, group)| (nth, group.key.clone())).collect();
-        let is_shape_wanted = self.groups.iter().any(|group| matches!(group.header, Header::Nowhere));
-        if keys.is_empty() && is_shape_wanted && self.wider.is_none() {
-            let (schema, table) = header;
-            let lookup = Lookup { schema, table, columns: names, keys: Vec::new() };
-            wanted.push(Wanted { lookup, gathering, of: Of::Row, groups: Vec::new() });
-        } else {
-            wanted.extend(asked(gathering, Of::Row, header, names, keys));
-        }
-        for (nth, part) in self.parts.iter().enumerate().filter(|(_, part)| part.is_many) {
-            let is_missing = |group: &Group| group.parts[nth] == Told::Nothing && group.may_have_row(batch);
-            let missing = self.groups.iter().enumerate().filter(|(_, group)| is_missing(group));
-            let keys = missing.map(|(nth, group)| (nth, group.key.clone())).collect();
-            wanted.extend(asked(gathering, Of::Part(nth), part.table.clone(), part.columns_there(), keys));
-        }
-        wanted
-    }
-
-    fn lookups_wanted(&mut self, batch: &Batch, gathering: usize) -> Vec<Wanted> {
-        let mut wanted = Vec::new();
-        for (nth, part) in self.parts.iter().enumerate().filter(|(_, part)| !part.is_many) {
-            let mut keys = Vec::new();
-            for (of, group) in self.groups.iter_mut().enumerate() {
-                let Some((table, row)) = group.row(batch) else { continue };
-                let value = |(_, here): &(String, String)| {
-                    let column = table.columns.iter().position(|column| column.name == *here);
-                    column.map_or(Value::Unavailable, |column| row[column])
-                };
-                let values: Vec<Value<'_>> = part.on.iter().map(value).collect();
-                let key = values.iter().map(|value| match value {
-                    Value::Data(bytes) => Some(bytes.to_vec()),
-                    Value::Null | Value::Unavailable => None,
-                });
-                let told = match key.collect::<Option<Vec<_>>>() {
-                    Some(key) => {
-                        keys.push((of, key));
-                        Told::Asked
-                    }
-                    None if values.contains(&Value::Unavailable) => Told::NotSent,
-                    None => Told::Nothing,
-                };
-                group.parts[nth] = told;
-            }
-            wanted.extend(asked(gathering, Of::Part(nth), part.table.clone(), part.columns_there(), keys));
-        }
-        wanted
-    }
-
-    /// What was looked up for `wanted`, from its key `first` on.
-    pub(super) fn found(&mut self, wanted: &Wanted, first: usize, found: Found) -> Result<(), Unfit> {
-        match wanted.of {
-            Of::Row => {
-                self.wider(&found.table)?;
-                let found = Arc::new(found);
-                for (row, key) in found.keys.iter().enumerate() {
-                    self.groups[wanted.groups[first + key]].header = Header::Found { found: found.clone(), row };
-                }
-                Ok(())
-            }
-            Of::Part(nth) => {
-                let part = &mut self.parts[nth];
-                part.settle(&found.table).map_err(|(step, fault)| unfit(&self.route, part, step, fault))?;
-                let mut rows = found.rows.changes().zip(&found.keys).peekable();
-                for key in 0..found.keys.last().map_or(0, |last| last + 1) {
-                    let group = &mut self.groups[wanted.groups[first + key]];
-                    let of_key = std::iter::from_fn(|| rows.next_if(|(_, of)| **of == key)).map(|(change, _)| change);
-                    group.parts[nth] = part.write(of_key).into();
-                }
-                Ok(())
-            }
-        }
-    }
-
     /// All that was wanted has been looked up.
     pub(super) fn finish(&mut self, batch: &Batch) -> Result<Gathered, Unfit> {
         let mut gathered = Gathered { batch: Batch::new(), refusals: Vec::new() };
@@ -285,9 +119,9 @@ impl Gathering {
                 gathered.batch.begin_transaction(last.transaction().clone());
             }
             let is_there = op != Op::Delete;
-            let (added, mut refusal) = if is_there { self.added(&mut group)? } else { (Vec::new(), None) };
-            refusal = group.refusal.clone().or(refusal);
-            let added = added.iter().map(|json| match json {
+            let added = if is_there { self.added(&mut group)? } else { Added::default() };
+            let refusal = group.refusal.clone().or(added.refusal);
+            let added = added.columns.iter().map(|json| match json {
                 Some(json) if json == NULL => Value::Null,
                 Some(json) => Value::Data(json),
                 None => Value::Unavailable,
@@ -314,10 +148,9 @@ impl Gathering {
         Ok(gathered)
     }
 
-    /// The columns that the parts become, and why the event cannot go out. `None`: not known.
-    fn added(&self, group: &mut Group) -> Result<(Vec<Option<Vec<u8>>>, Option<String>), Unfit> {
-        let mut refusal = None;
-        let mut added = Vec::with_capacity(self.parts.len());
+    /// What the parts become.
+    fn added(&self, group: &mut Group) -> Result<Added, Unfit> {
+        let mut added = Added::default();
         for (part, told) in self.parts.iter().zip(&mut group.parts) {
             let told = std::mem::take(told);
             if let (OnError::Stop, Told::Failed(why)) = (self.route.on_error, &told) {
@@ -330,15 +163,15 @@ impl Gathering {
                 _ => None,
             };
             if let Some(why) = why {
-                refusal.get_or_insert(format!("{} `{}`: {why}", part.key, part.name));
+                added.refusal.get_or_insert(format!("{} `{}`: {why}", part.key, part.name));
             }
-            added.push(match told {
+            added.columns.push(match told {
                 Told::Json(json) => Some(json),
                 Told::Nothing | Told::Asked => Some(if part.is_many { b"[]".to_vec() } else { NULL.to_vec() }),
                 Told::Failed(_) | Told::NotSent => None,
             });
         }
-        Ok((added, refusal))
+        Ok(added)
     }
 
     fn wider(&mut self, table: &Arc<TableSchema>) -> Result<Arc<TableSchema>, Unfit> {
@@ -350,33 +183,6 @@ impl Gathering {
         let wider = Arc::new(fit::wider(&self.route, table)?);
         self.wider = Some((table.clone(), wider.clone()));
         Ok(wider)
-    }
-}
-
-fn asked(
-    gathering: usize,
-    of: Of,
-    (schema, table): (String, String),
-    columns: Vec<String>,
-    keys: Vec<(usize, Vec<Vec<u8>>)>,
-) -> Vec<Wanted> {
-    let wanted = keys.chunks(KEYS_MAX).map(|keys| Wanted {
-        lookup: Lookup {
-            schema: schema.clone(),
-            table: table.clone(),
-            columns: columns.clone(),
-            keys: keys.iter().map(|(_, key)| key.clone()).collect(),
-        },
-        gathering,
-        of,
-        groups: keys.iter().map(|(group, _)| *group).collect(),
-    });
-    wanted.collect()
-}
-
-impl Wanted {
-    pub(super) fn gathering(&self) -> usize {
-        self.gathering
     }
 }
 

@@ -19,7 +19,7 @@ use super::{Step, fields};
 ///
 /// Instead of codes a file may be named: `decode: { country: codes/countries.csv }`, with a code and its word in each line, separated by a
 /// comma; what holds one stands in quotes, and a line that begins with `#` is none. It is read when Towpath starts, by a path from where it
-/// is started.
+/// is started. Codes that stand in a table of the source: a route's [`lookup`](related.md).
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Decode(BTreeMap<String, Codes>);
 

@@ -32,7 +32,8 @@ enum Way {
 struct Options {
     /// A name such as `Europe/Berlin`.
     zone: String,
-    /// What a time is that the clock showed twice, or never, when it was set back or forward. Default `fail`.
+    /// What a time is that the clock showed twice, or never, when it was set back or forward: a failure (`fail`, the default), or the
+    /// `earlier` or the `later` of the two moments that it can mean.
     #[serde(default)]
     dst: Dst,
 }
