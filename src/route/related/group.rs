@@ -245,15 +245,17 @@ impl Group {
         let Header::Changed(changes) = &self.header else { return None };
         let (first, last) = (batch.at(*changes.first()?), batch.at(*changes.last()?));
         let told = if last.op() == Op::Delete { last } else { first };
-        let is_same = Arc::ptr_eq(told.table(), last.table());
-        told.before().filter(|_| is_same && told.op() != Op::Insert).map(|row| row.values().collect())
+        // One that is there anew is so whatever was deleted before it.
+        let is_told = last.op() != Op::Insert && told.op() != Op::Insert && Arc::ptr_eq(told.table(), last.table());
+        told.before().filter(|_| is_told).map(|row| row.values().collect())
     }
 
     /// See [`Change::linked`].
     pub(super) fn linked<'b>(&self, batch: &'b Batch) -> Option<Vec<Value<'b>>> {
         let Header::Changed(changes) = &self.header else { return None };
         let (first, last) = (batch.at(*changes.first()?), batch.at(*changes.last()?));
-        let told = if last.op() == Op::Delete { last } else { first };
+        // Of one that came under this key and was changed then, the first says from where.
+        let told = if first.op() == Op::Insert && last.op() == Op::Update { first } else { last };
         let is_same = Arc::ptr_eq(told.table(), last.table());
         told.linked().filter(|_| is_same).map(|row| row.values().collect())
     }

@@ -256,6 +256,22 @@ fn of_a_torn_transaction_nothing_is_taken_for_whole() {
 }
 
 #[test]
+fn a_row_that_is_deleted_and_made_again_is_there_anew() {
+    let invoice = invoice();
+    let changes = [
+        (Op::Delete, &invoice, Some(["1", "7", "5"]), None),
+        (Op::Insert, &invoice, None, Some(["1", "8", "6"])),
+        (Op::Update, &invoice, Some(["2", "7", "1"]), Some(["2", "7", "2"])),
+        (Op::Update, &invoice, Some(["2", "7", "2"]), Some(["2", "7", "3"])),
+    ];
+    let events = bought().route(&mut ready(invoices(relations(&[]))), &batch(&[&changes], false)).expect("it fits");
+    let bodies: Vec<Json> = events.iter().map(|event| serde_json::from_slice(event.body).expect("JSON")).collect();
+    let told: Vec<_> =
+        bodies.iter().map(|body| (&body["op"], &body["before"]["total"], &body["after"]["total"])).collect();
+    assert_eq!(told, [(&json!("insert"), &Json::Null, &json!("6")), (&json!("update"), &json!("1"), &json!("3"))]);
+}
+
+#[test]
 fn a_row_that_goes_to_another_owner_is_a_change_of_both() {
     let line = line();
     let moved = [(Op::Update, &line, Some(["12", "1", "milk"]), Some(["12", "2", "milk"]))];
