@@ -26,6 +26,7 @@ fn towpath(folder: &Path) -> Command {
     command.current_dir(folder).env_clear();
     command.env("ORDERS_DB_URL", format!("postgres://app:{SECRET}@db.example/orders"));
     command.env("SOURCE_URL", format!("postgres://app:{SECRET}@db.example/legacy"));
+    command.env("CHINOOK_DB_URL", format!("postgres://app:{SECRET}@db.example/chinook"));
     command.env("RABBITMQ_URL", format!("amqp://app:{SECRET}@rabbit.example/"));
     command.env("OUTBOX", folder.join("outbox.db"));
     command
