@@ -1,0 +1,3 @@
+//! Towpath's connector for files that a legacy system drops: COBOL records by copybook.
+
+pub mod copybook;
