@@ -45,11 +45,6 @@ pub enum ItemKind {
 }
 
 impl Item {
-    /// Bytes of all its occurrences.
-    pub fn size(&self) -> u32 {
-        self.length * self.occurs.as_ref().map_or(1, |occurs| occurs.max)
-    }
-
     /// It, or an item below it, has a DEPENDING ON.
     pub fn varies(&self) -> bool {
         let inner = matches!(&self.kind, ItemKind::Group(items) if items.iter().any(Item::varies));
