@@ -1,4 +1,4 @@
-//! Towpath's connector for files that a legacy system drops: delimited, fixed width, JSON lines, COBOL records by copybook.
+//! Towpath's connector for files that a legacy system drops: delimited, fixed width, JSON lines, DBF, COBOL records by copybook.
 //!
 //! The way of a file: [`worker`] finds it in the [`folder`] once it is complete, [`inspect`] reads all of it before anything goes out,
 //! [`format`] makes rows of its records ([`copybook`] and [`record`] know those of COBOL), [`capture`] hands them over. Once it is

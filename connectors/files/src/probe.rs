@@ -49,7 +49,7 @@ pub fn probe(file: &Path, copybook: &Path, record: Option<&str>) -> Result<Vec<G
             }
         }
     }
-    guesses.sort_by(|a, b| b.score.cmp(&a.score));
+    guesses.sort_by_key(|guess| std::cmp::Reverse(guess.score));
     match refused {
         Some(message) if guesses.is_empty() => Err(message),
         _ => Ok(guesses),
@@ -88,7 +88,7 @@ fn guess(path: &Path, format: &Format, framing: &'static str, charset: &'static 
         guess.records += 1;
     }
     let good = guess.records - guess.bad;
-    let share = |part: u64, whole: u64| if whole == 0 { 100 } else { part * 100 / whole };
+    let share = |part: u64, whole: u64| (part * 100).checked_div(whole).unwrap_or(100);
     if guess.records > 0 && good > 0 {
         guess.score = (share(good, guess.records) * share(plain, chars) / 100) as u32;
     }

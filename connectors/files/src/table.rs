@@ -117,6 +117,8 @@ fn check_trailer(table: &TableConfig, fault: &mut impl FnMut(&str, String)) {
     }
 }
 
+type Codes = Vec<(Vec<u8>, Op)>;
+
 /// How the fields of a format become the row of a change.
 #[derive(Debug)]
 pub(crate) struct Shape {
@@ -125,7 +127,8 @@ pub(crate) struct Shape {
     columns: Vec<usize>,
     /// The fields of the key, by index.
     pub(crate) key: Vec<usize>,
-    operation: Option<(usize, Vec<(Vec<u8>, Op)>)>,
+    /// The field, and what each code in it stands for.
+    operation: Option<(usize, Codes)>,
     /// Column (for messages), field.
     pub(crate) sums: Vec<(String, usize)>,
 }

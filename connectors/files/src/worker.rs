@@ -93,6 +93,7 @@ struct Job<'a> {
     table: &'a Table,
     candidate: Candidate,
     generation: u64,
+    file: File,
     look: Look,
     taken: Taken,
 }
@@ -239,11 +240,11 @@ impl Worker {
         if resumed && self.history.get(self.at.generation).map(|begun| &begun.sha256) != Some(&taken.sha256) {
             return Err(self.gone("its content is another now").into());
         }
-        let job = Job { table, generation: self.at.generation, look, taken, candidate };
+        let job = Job { table, generation: self.at.generation, file, look, taken, candidate };
         if !resumed && self.is_known(&job)? {
             return Ok(());
         }
-        let refused = self.read(&job, file, resumed, &stopped)?;
+        let refused = self.read(&job, resumed, &stopped)?;
         match refused {
             None => Ok(()),
             Some(_) if stopped() => Err(End::Gone),
@@ -281,12 +282,11 @@ impl Worker {
     fn read(
         &mut self,
         job: &Job,
-        file: File,
         resumed: bool,
         stopped: &dyn Fn() -> bool,
     ) -> std::result::Result<Option<String>, End> {
         let rewound = || {
-            let mut file = file.try_clone()?;
+            let mut file = job.file.try_clone()?;
             file.seek(SeekFrom::Start(0))?;
             Ok::<_, std::io::Error>(file)
         };
@@ -325,18 +325,13 @@ impl Worker {
                 }
             }
         };
-        let file = rewound().map_err(failed)?;
         let changed = || {
             let message = "the file changed while it was read, and some of its records may have gone out";
             Error::operator(ErrorKind::Gap, format!("reading {}", job.candidate.name), message)
                 .with_help("see that files are not written to once they are complete; for what may be lost, compare the file with the table")
         };
-        let mut reader = open(file.try_clone().map_err(failed)?).map_err(|_| changed())?;
+        let mut reader = open(rewound().map_err(failed)?).map_err(|_| changed())?;
         self.hand_over(job, &shape, &mut *reader, records, compared.as_ref(), &changed)?;
-        drop(reader);
-        if Look::at(&file).map_err(failed)? != job.look {
-            return Err(changed().into());
-        }
         self.finish(job, records);
         Ok(None)
     }
@@ -426,7 +421,7 @@ impl Worker {
                 self.send(full)?;
             }
         }
-        if record != records {
+        if record != records || Look::at(&job.file).ok() != Some(job.look) {
             return Err(changed().into());
         }
         if let Some(compared) = compared {

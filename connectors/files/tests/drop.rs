@@ -1,5 +1,7 @@
 //! Files on their way: complete or not, good or bad, new or known, and what a stop at any point leaves behind.
 
+#![allow(clippy::unwrap_used)] // clippy knows tests by their attribute, and not what they call
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;

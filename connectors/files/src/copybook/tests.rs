@@ -175,8 +175,10 @@ fn copy_replaces_words_parts_and_text() {
     let text = "
        01  R.
            05  HOME.
-               COPY ADDR REPLACING ==:TAG:== BY ==HOME== ==LEN== BY ==7==
-                   LEADING ==OLD-== BY ==NEW-== TRAILING ==OLD== BY ==Y== ==PIC 9(3)== BY ==PIC S9(3) COMP-3==.
+               COPY ADDR REPLACING ==:TAG:== BY ==HOME==
+                   ==LEN== BY ==7== LEADING ==OLD-== BY ==NEW-==
+                   TRAILING ==OLD== BY ==Y==
+                   ==PIC 9(3)== BY ==PIC S9(3) COMP-3==.
            05  LAST PIC X.
     ";
     let layout = parse(text, Form::Fixed, &members, &[]).unwrap().remove(0);
@@ -206,11 +208,11 @@ fn errors_name_line_column_and_what_was_expected() {
         ),
         ("       01  R.\n           05  A PIC X OCCURS 2 TO 5.", "has no DEPENDING ON"),
         ("       01  R.\n           05  A PIC X VALUE 'a.\n", "line 2, column 30: this literal has no closing '"),
-        ("       01  R.\n      x    05  A PIC X.", "line 2, column 7: found 'x', "),
+        ("       01  R.\n      x    05  A PIC X.", "line 2, column 7: found 'x' in the indicator column"),
         ("       01  R.\n           05  A PIC X WIBBLE.", "line 2, column 24: found WIBBLE, which is no clause"),
         (
             "       01  R.\n           05  A PIC X",
-            "line 2, column 18: the text ends where a clause or a period is expected",
+            "line 2, column 22: the text ends where a clause or a period is expected",
         ),
         ("       01  R.\n           COPY NOWHERE.", "line 2, column 12: COPY NOWHERE: there is no such file"),
         ("       01  R.\n           05  A PIC S9(20) COMP.", "a binary number of 20 digits is not supported"),

@@ -98,6 +98,10 @@ impl Records {
                 "the records differ in length, by DEPENDING ON: `f` cannot tell them apart".into(),
             ));
         }
+        if decoder.has_binary() && config.framing == Framing::Lines {
+            let message = "some fields are binary, packed or UTF-16, and their bytes may look like line ends: `lines` cannot tell them apart";
+            return Err(("framing".into(), message.into()));
+        }
         let encoded = trailer.map(|text| {
             let mut bytes = Vec::new();
             page.encode(&text, &mut bytes).map(|()| bytes)

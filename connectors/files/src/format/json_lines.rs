@@ -65,8 +65,10 @@ impl Reader for Open<'_> {
 
 fn object(fields: &[Field], text: &[u8], row: &mut RowBuffer) -> Result<(), String> {
     // The text is not repeated: it is row data.
-    let Members(members) =
-        serde_json::from_slice(text).map_err(|error| format!("it is no JSON object, at column {}", error.column()))?;
+    let Members(members) = serde_json::from_slice(text).map_err(|error| match error.column() {
+        0 => "it is no JSON object".to_owned(),
+        column => format!("it is no JSON object, at column {column}"),
+    })?;
     for (index, (name, _)) in members.iter().enumerate() {
         if !fields.iter().any(|field| field.name == *name) {
             return Err(format!("it has the key {name:?}, which no column names"));

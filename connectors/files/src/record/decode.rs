@@ -205,6 +205,11 @@ impl Decoder {
         self.varies && self.depending_on != DependingOn::Fixed
     }
 
+    /// Some field's bytes are no characters: any of them may look like the end of a line.
+    pub fn has_binary(&self) -> bool {
+        self.nodes.iter().any(Node::has_binary)
+    }
+
     /// What a text line whose spaces at the end were cut off is filled up with.
     pub fn space(&self) -> u8 {
         self.space
@@ -267,6 +272,13 @@ impl Table {
 }
 
 impl Node {
+    fn has_binary(&self) -> bool {
+        match &self.step {
+            Step::Field { reader, .. } => !matches!(reader, Reader::Text { .. } | Reader::Zoned { .. }),
+            Step::Table(table) => table.nodes.iter().any(Node::has_binary),
+        }
+    }
+
     fn fault(&self, at: usize, fault: FieldFault) -> RecordFault {
         RecordFault::Field { field: self.field.name.clone(), at, fault }
     }
