@@ -69,7 +69,7 @@ fn the_parts_do_not_know_what_drives_them() {
 
 #[test]
 fn only_the_registry_and_the_config_name_connectors() {
-    let hits = lines_with("src", &["towpath_postgres"]);
+    let hits = lines_with("src", &["towpath_postgres", "towpath_files"]);
     let elsewhere: Vec<_> =
         hits.into_iter().filter(|hit| !hit.starts_with("src/registry.rs") && !hit.starts_with("src/config/")).collect();
     assert_eq!(elsewhere, [""; 0]);
@@ -95,6 +95,7 @@ fn nothing_panics_on_what_comes_from_outside() {
     let mut hits = lines_with("src", &needles);
     hits.extend(lines_with("connectors/contract/src", &needles));
     hits.extend(lines_with("connectors/postgres/src", &needles));
+    hits.extend(lines_with("connectors/files/src", &needles));
     // Crash points are for tests, and compiled out of releases.
     hits.retain(|hit| !hit.starts_with("src/failpoint.rs"));
     assert_eq!(hits, [""; 0]);
@@ -119,9 +120,14 @@ fn only_one_file_knows_the_backoff_crate() {
 
 #[test]
 fn no_file_of_code_is_longer_than_five_hundred_lines() {
-    for folder in
-        ["src", "connectors/contract/src", "connectors/conformance/src", "connectors/postgres/src", "tests/support/src"]
-    {
+    for folder in [
+        "src",
+        "connectors/contract/src",
+        "connectors/conformance/src",
+        "connectors/postgres/src",
+        "connectors/files/src",
+        "tests/support/src",
+    ] {
         for (path, text) in sources(folder) {
             let lines = text.lines().count();
             assert!(lines <= 500, "{} has {lines} lines: split it by meaning", shown(&path));

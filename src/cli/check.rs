@@ -39,8 +39,14 @@ fn page(file: &Path, config: &Checked, warnings: &[ProblemRecord]) -> String {
     let mut page = format!("{} is valid.\n\n", file.display());
     let mut rows: Vec<[String; 3]> = Vec::new();
     for source in &config.sources {
-        let SourceConfig::Postgres(postgres) = &source.config;
-        rows.push(["source".into(), source.name.clone(), format!("postgres, tables {}", postgres.tables.join(", "))]);
+        let what = match &source.config {
+            SourceConfig::Postgres(postgres) => format!("postgres, tables {}", postgres.tables.join(", ")),
+            SourceConfig::Files(files) => {
+                let tables: Vec<&str> = files.tables.iter().map(|table| table.name.as_str()).collect();
+                format!("files of {}, tables {}", files.folder.display(), tables.join(", "))
+            }
+        };
+        rows.push(["source".into(), source.name.clone(), what]);
     }
     for route in &config.routes {
         rows.push(["route".into(), route.name.clone(), route_line(route)]);

@@ -3,6 +3,7 @@
 mod ask;
 mod check;
 mod client;
+mod copybook;
 mod discover;
 mod doctor;
 pub mod engine;
@@ -93,6 +94,8 @@ pub enum Command {
     Snapshot(snapshot::Arguments),
     /// Events that were set aside: list, show, retry, discard
     Parked(parked::Arguments),
+    /// Files of COBOL records: which framing and code page one has
+    Copybook(copybook::Arguments),
     /// Schemas for other programs
     Schema(schema::Arguments),
 }
@@ -113,6 +116,7 @@ pub fn main(arguments: Arguments, engine: &dyn Engine) -> ExitCode {
         Command::Resume(arguments) => resume::resume(&call, arguments),
         Command::Snapshot(arguments) => snapshot::snapshot(&call, arguments),
         Command::Parked(arguments) => parked::parked(&call, arguments),
+        Command::Copybook(arguments) => copybook::copybook(&call, arguments),
         Command::Schema(arguments) => schema::schema(&call, arguments),
     };
     match done {

@@ -2,6 +2,7 @@
 
 mod broker;
 mod files;
+mod files_source;
 mod postgres;
 mod routes;
 mod templates;
@@ -71,6 +72,7 @@ impl Checker<'_> {
             }
             match source {
                 SourceConfig::Postgres(config) => self.postgres(&path, config),
+                SourceConfig::Files(config) => self.files_source(&path, config),
             }
         }
         let source =

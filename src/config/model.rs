@@ -9,6 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use towpath_contract::{ByteSize, Secret, Span};
+use towpath_files::FilesConfig;
 use towpath_postgres::PostgresConfig;
 
 use crate::route::Property;
@@ -42,6 +43,8 @@ pub struct Config {
 pub enum SourceConfig {
     /// PostgreSQL 10 to 18, by logical replication.
     Postgres(PostgresConfig),
+    /// Files in a folder: delimited, fixed width, JSON lines, or COBOL records by copybook.
+    Files(FilesConfig),
 }
 
 /// One route: the changes of some tables become events of one form.

@@ -39,8 +39,10 @@ pub(super) fn bad(text: &str, environment: &Environment) -> Vec<String> {
 }
 
 fn postgres(checked: &Checked) -> &towpath_postgres::PostgresConfig {
-    let SourceConfig::Postgres(config) = &checked.sources[0].config;
-    config
+    match &checked.sources[0].config {
+        SourceConfig::Postgres(config) => config,
+        other => panic!("expected a PostgreSQL source, found {other:?}"),
+    }
 }
 
 #[test]
@@ -320,5 +322,40 @@ fn a_bundle_is_judged_as_the_message_that_it_is() {
     ] {
         let problems = said(event);
         assert!(problems.iter().any(|problem| problem.contains(wanted)), "{event}: {problems:#?}");
+    }
+}
+
+fn files(table: &str) -> String {
+    format!(
+        "sources: {{ nightly: {{ type: files, folder: /srv/drop, tables: [{table}] }} }}\noutbox: {{ sqlite: o.db }}\nrabbitmq: {{ url: amqp://localhost }}\n"
+    )
+}
+
+#[test]
+fn a_source_of_files_is_judged_with_its_formats() {
+    let environment = variables(&[]);
+    let columns = "format: { delimited: { columns: [{ name: id, type: int }] } }";
+    let checked = good(&files(&format!("{{ name: t, files: '*.csv', {columns}, key: [id] }}")), &environment);
+    assert!(
+        matches!(&checked.sources[0].config, SourceConfig::Files(config) if config.record_max == ByteSize(64 << 20))
+    );
+    for (table, says) in [
+        (
+            format!("{{ name: t, files: '*.csv', {columns}, key: [no] }}"),
+            "sources.nightly.tables[0].key: there is no column",
+        ),
+        (format!("{{ name: t, files: '../*.csv', {columns} }}"), "sources.nightly.tables[0].files"),
+        (
+            format!("{{ name: t, files: x, {columns}, complete: {{ stable: 10ms }} }}"),
+            "sources.nightly.tables[0].complete.stable",
+        ),
+        (
+            "{ name: t, files: x, format: { copybook: { file: /no/such.cpy } } }".to_owned(),
+            "format.copybook.file: /no/such.cpy",
+        ),
+        ("{ name: t, files: x, format: { delimited: { delimitre: x } } }".to_owned(), "delimitre"),
+    ] {
+        let problems = bad(&files(&table), &environment);
+        assert!(problems.iter().any(|problem| problem.contains(says)), "{problems:#?}\nexpected: {says}");
     }
 }

@@ -14,6 +14,20 @@ const TABLES: &str = "CREATE TABLE orders (id int PRIMARY KEY, status text);
      CREATE TABLE custmst (cusno char(10) PRIMARY KEY, cusnam char(30), cussts char(2), cussin int, cusmail varchar(60));
      CREATE TABLE ordhdr (ordno int PRIMARY KEY, ordtot int, filler1 char(8)); CREATE TABLE orddtl (ordno int, linno int, PRIMARY KEY (ordno, linno))";
 
+/// Where the examples of files look for them, in the folder of their process.
+const DROP: &str = "drop";
+
+/// As a legacy system does: written beside, then renamed.
+fn drop_files(folder: &Path) {
+    for entry in std::fs::read_dir(root().join("examples/files")).expect("the examples' data") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name");
+        let unfinished = folder.with_extension("unfinished");
+        std::fs::copy(&path, &unfinished).expect("copied");
+        std::fs::rename(unfinished, folder.join(name)).expect("renamed");
+    }
+}
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -22,9 +36,12 @@ fn root() -> PathBuf {
 fn towpath(rig: &Rig) -> TowpathBuilder {
     let builder = Towpath::binary(env!("CARGO_BIN_EXE_towpath"));
     let (outbox, folder) = (builder.folder().join("outbox.db"), builder.folder().to_owned());
+    std::fs::create_dir(folder.join(DROP)).expect("a folder");
     let mut builder = builder
         .env("RABBITMQ_URL", rig.rabbit.url())
         .env("OUTBOX", outbox)
+        .env("DROP_FOLDER", folder.join(DROP))
+        .env("COPYBOOKS", root().join("examples/files"))
         .env("TOWPATH_STATE", folder)
         .env("MASK_KEY", "0123456789abcdef0123456789abcdef")
         .env("TOWPATH__ADMIN__LISTEN", format!("127.0.0.1:{}", rig.admin.number()));
@@ -50,12 +67,18 @@ async fn every_file_of_config_captures_and_publishes() {
         let (name, id) = (file.display(), round + 1);
         let mut towpath = towpath(&rig).config_file(file).run();
         towpath.wait_for_log("capturing", PATIENCE).await;
+        drop_files(&towpath.folder().join(DROP));
         rig.postgres
             .sql(&format!("INSERT INTO orders VALUES ({id}, 'A'); INSERT INTO ordhdr VALUES ({id}, 1234)"))
             .await;
         let (changed, text) = match file.file_stem().and_then(|stem| stem.to_str()) {
             Some("demo") => ("public.ordhdr", format!(r#""key":{{"ordno":{id}}}"#)),
             Some("legacy") => ("public.ordhdr", format!(r#""after":{{"order_no":{id},"total":"12.34"}}"#)),
+            Some("files") => (
+                "files.accounts",
+                r#""after":{"acct_id":17,"acct_owner":"MÜLLER","acct_balance":"-1234.56","acct_opened":19980401}"#
+                    .to_owned(),
+            ),
             _ => ("public.orders", format!(r#""key":{{"id":{id}}}"#)),
         };
         rig.inbox

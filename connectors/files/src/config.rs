@@ -160,10 +160,25 @@ pub struct OperationConfig {
 pub struct ChecksConfig {
     /// A last record that counts and sums the others. Only for `delimited`, `fixed_width` and `copybook`.
     pub trailer: Option<TrailerConfig>,
+    /// The number that the `*` of `files` stands for, held against the one of the last file: a generation, or a business date.
+    pub numbers: Numbers,
     /// No two records of a file have the same key. Kept in memory: at most ten million records.
     pub unique_key: bool,
     /// Fewer records than this are refused: an empty file is more often a fault than a fact.
     pub records_min: u64,
+}
+
+/// What the numbers in files' names must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Numbers {
+    /// The files have none, or none that matters.
+    #[default]
+    Any,
+    /// Greater than the last one: `20260131` is not taken after `20260201`.
+    Ascending,
+    /// The last one and one more: a file is refused while the one before it is missing.
+    Consecutive,
 }
 
 /// The last record of a file.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use rustix::fs::Access;
-use towpath_contract::{Finding, Severity};
+use towpath_contract::{Finding, Known, Severity};
 
 use crate::config::{BadRecords, FilesConfig};
 use crate::folder::table_of;
@@ -24,8 +24,9 @@ pub(crate) fn config_faults(faults: &[ConfigFault]) -> Vec<Finding> {
     faults.iter().map(one).collect()
 }
 
-pub(crate) fn examine(config: &FilesConfig, tables: &[Table]) -> Vec<Finding> {
+pub(crate) fn examine(config: &FilesConfig, tables: &[Table], known: &Known) -> Vec<Finding> {
     let mut findings = fidelity(tables);
+    findings.extend(old_rows(known));
     let folder = &config.folder;
     let entries = match fs::read_dir(folder) {
         Err(error) => {
@@ -91,6 +92,20 @@ pub(crate) fn examine(config: &FilesConfig, tables: &[Table]) -> Vec<Finding> {
         findings.push(finding(Severity::Warning, "files_refused", message, None));
     }
     findings
+}
+
+/// Parts of the config that need what no file has.
+fn old_rows(known: &Known) -> impl Iterator<Item = Finding> + '_ {
+    known.old_rows.iter().map(|wanted| Finding {
+        severity: Severity::Warning,
+        code: "old_rows",
+        message: format!(
+            "{} looks at rows of {}.{} as they were before a change, and files do not have them",
+            wanted.needed_by, wanted.schema, wanted.table
+        ),
+        fix: None,
+        who: None,
+    })
 }
 
 /// What this way of capturing can see, and what it cannot.

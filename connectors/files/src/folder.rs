@@ -83,7 +83,7 @@ impl Folder {
         fs::metadata(&self.path).map(|metadata| (metadata.dev(), metadata.ino()) == self.id)
     }
 
-    /// Complete files, in the order of their names' bytes.
+    /// Complete files: by their numbers where those matter, then in the order of their names' bytes.
     pub(crate) fn scan(&mut self, tables: &[Table]) -> io::Result<Vec<Candidate>> {
         let mut found = Vec::new();
         let mut watched = HashMap::new();
@@ -111,7 +111,8 @@ impl Folder {
             }
         }
         self.watched = watched;
-        found.sort_by(|a, b| a.name.cmp(&b.name));
+        // Where numbers matter, 9 comes before 10.
+        found.sort_by_cached_key(|file| (tables[file.table].number(&file.name), file.name.clone()));
         Ok(found)
     }
 
@@ -174,7 +175,7 @@ impl Folder {
     pub(crate) fn refused(&self, max: usize) -> io::Result<(Vec<String>, usize)> {
         let mut names: Vec<_> = fs::read_dir(&self.errors)?
             .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| name.ends_with(".reason"))
+            .filter(|name| name.strip_suffix(".reason").is_some_and(|name| self.errors.join(name).exists()))
             .collect();
         names.sort();
         let line = |name: &String| {

@@ -66,6 +66,11 @@ impl History {
         self.files.iter().find(|(_, taken)| same(taken)).map(|(generation, taken)| (*generation, taken))
     }
 
+    /// The name of the table's last file.
+    pub(crate) fn last_name(&self, table: &str) -> Option<&str> {
+        self.files.values().rev().find(|taken| taken.table == table).map(|taken| taken.name.as_str())
+    }
+
     /// The last extract of the table.
     pub(crate) fn extract(&self, table: &str) -> Option<u64> {
         self.extracts.get(table).copied()

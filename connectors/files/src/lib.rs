@@ -154,11 +154,11 @@ impl Source for FilesSource {
         Box::pin(async { Ok(Batch::new()) })
     }
 
-    fn doctor(&self, _: Known) -> Fut<'_, Vec<Finding>> {
+    fn doctor(&self, known: Known) -> Fut<'_, Vec<Finding>> {
         Box::pin(async move {
             match &self.tables {
                 Err(faults) => doctor::config_faults(faults),
-                Ok(tables) => doctor::examine(&self.config, tables),
+                Ok(tables) => doctor::examine(&self.config, tables, &known),
             }
         })
     }

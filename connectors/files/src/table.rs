@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use towpath_contract::{Column, KeyKind, Kind, Op, TableSchema, Value};
 
-use crate::config::{BadRecords, FilesConfig, FormatConfig, TableConfig};
+use crate::config::{BadRecords, FilesConfig, FormatConfig, Numbers, TableConfig};
 use crate::format::Format;
 use crate::row::{Field, RowBuffer};
 
@@ -14,6 +14,39 @@ pub(crate) const SCHEMA: &str = "files";
 pub(crate) struct Table {
     pub(crate) config: TableConfig,
     pub(crate) format: Format,
+}
+
+impl Table {
+    /// The number in a file's name, where the names have numbers that matter.
+    pub(crate) fn number(&self, name: &str) -> Option<u64> {
+        if self.config.checks.numbers == Numbers::Any {
+            return None;
+        }
+        let (before, after) = self.config.files.split_once('*')?;
+        name.strip_prefix(before)?.strip_suffix(after)?.parse().ok()
+    }
+
+    /// Why a file of this name does not follow the last one.
+    pub(crate) fn out_of_order(&self, name: &str, last: Option<&str>) -> Option<String> {
+        let numbers = self.config.checks.numbers;
+        if numbers == Numbers::Any {
+            return None;
+        }
+        let Some(number) = self.number(name) else {
+            return Some(format!("there is no number in its name where {} has its `*`", self.config.files));
+        };
+        let last_name = last?;
+        let last = self.number(last_name)?;
+        let follows = match numbers {
+            Numbers::Consecutive => last.checked_add(1) == Some(number),
+            _ => number > last,
+        };
+        let missing = numbers == Numbers::Consecutive && number > last;
+        (!follows).then(|| match missing {
+            true => format!("the last file was {last_name}: number {} is missing", last + 1),
+            false => format!("the last file was {last_name}: number {number} does not come after it"),
+        })
+    }
 }
 
 /// What in the config cannot work: the path of the key below the source, and why.
@@ -51,6 +84,9 @@ pub(crate) fn tables(config: &FilesConfig) -> Result<Vec<Table>, Vec<ConfigFault
         }
         check_trailer(table, &mut fault);
         check_extract(table, &mut fault);
+        if table.checks.numbers != Numbers::Any && table.files.matches('*').count() != 1 {
+            fault("checks.numbers", "`files` needs one `*`, which stands for the number".into());
+        }
         let trailer = table.checks.trailer.as_ref().map(|trailer| trailer.starts_with.as_str());
         match Format::new(&table.format, trailer) {
             Err((key, message)) => fault(&format!("format.{}.{key}", format_name(&table.format)), message),

@@ -244,7 +244,11 @@ impl Worker {
         if !resumed && self.is_known(&job)? {
             return Ok(());
         }
-        let refused = self.read(&job, resumed, &stopped)?;
+        let last = self.history.last_name(&job.taken.table);
+        let refused = match table.out_of_order(&job.taken.name, last).filter(|_| !resumed) {
+            Some(reason) => Some(reason),
+            None => self.read(&job, resumed, &stopped)?,
+        };
         match refused {
             None => Ok(()),
             Some(_) if stopped() => Err(End::Gone),

@@ -177,6 +177,34 @@ fn trailer() -> Json {
 }
 
 #[tokio::test]
+async fn a_missing_generation_and_a_late_date_stop_their_file() {
+    let mut rig = Rig::new(json!({ "files": "g*.csv", "checks": { "numbers": "consecutive" } }));
+    rig.put("g10.csv", "id,amount\n10,1\n");
+    rig.put("g9.csv", "id,amount\n9,1\n");
+    let mut run = rig.open().await;
+    run.step().await;
+    run.step().await;
+    assert_eq!(run.ids(), ["9", "10"]);
+    run.rig.put("g12.csv", "id,amount\n12,1\n");
+    run.until("a refusal", |rig| rig.names("errors").len() == 2).await;
+    assert!(run.capture.progress().uncaptured[0].contains("the last file was g10.csv: number 11 is missing"));
+    run.rig.put("g11.csv", "id,amount\n11,1\n");
+    run.step().await;
+    fs::rename(run.rig.path("errors/g12.csv"), run.rig.path("g12.csv")).unwrap();
+    run.step().await;
+    assert_eq!(run.ids(), ["9", "10", "11", "12"]);
+    let mut rig = Rig::new(json!({ "files": "d*.csv", "checks": { "numbers": "ascending" } }));
+    rig.put("d20260201.csv", "id,amount\n2,1\n");
+    let mut run = rig.open().await;
+    run.step().await;
+    run.rig.put("d20260131.csv", "id,amount\n1,1\n");
+    run.rig.put("dx.csv", "id,amount\n1,1\n");
+    run.until("two refusals", |rig| rig.names("errors").len() == 4).await;
+    let said = fs::read_to_string(run.rig.path("errors/d20260131.csv.reason")).unwrap();
+    assert!(said.contains("number 20260131 does not come after it"), "{said}");
+}
+
+#[tokio::test]
 async fn bad_records_are_delivered_where_that_is_asked_for() {
     let mut rig = Rig::new(json!({ "bad_records": "deliver" }));
     rig.put("a.csv", "id,amount\n1,1\nx,1\n3,3\n");
@@ -296,6 +324,14 @@ async fn links_hidden_files_and_folders_are_left_alone() {
     rig.put("d.csv", "id,amount\n1,1\n");
     let found = rig.source().doctor(Default::default()).await;
     assert!(found.iter().any(|finding| finding.code == "symbolic_link"), "{found:?}");
+    let wanted =
+        towpath_contract::OldRows { schema: "files".into(), table: "items".into(), needed_by: "routes[0]".into() };
+    let known = towpath_contract::Known { old_rows: vec![wanted], ..Default::default() };
+    let found = rig.source().doctor(known).await;
+    assert!(
+        found.iter().any(|finding| finding.message.starts_with("routes[0] looks at rows of files.items")),
+        "{found:?}"
+    );
     let mut run = rig.open().await;
     run.step().await;
     assert_eq!(run.ids(), ["1"]);

@@ -120,14 +120,17 @@ impl Checker<'_> {
             self.problem(path, format!("there is no source {found}"), help);
             return None;
         };
-        let SourceConfig::Postgres(config) = &source.config;
         let wanted = format!("{}.{}", from.schema, from.table);
         let exact = !wanted.contains('*') && from.schema != "pg_logical";
         let captured = |pattern: &String| {
             // One that cannot be read is a problem of its own.
             TablePattern::parse(pattern).is_none_or(|pattern| pattern.matches(&from.schema, &from.table))
         };
-        if exact && !config.tables.iter().any(captured) {
+        let is_captured = match &source.config {
+            SourceConfig::Postgres(config) => config.tables.iter().any(captured),
+            SourceConfig::Files(config) => towpath_files::captures(config, &from.schema, &from.table),
+        };
+        if exact && !is_captured {
             let found = self.origins.quote(path, &wanted);
             let help = format!("add it to sources.{}.tables", source.name);
             self.problem(path, format!("the source {} does not capture {found}", source.name), help);
