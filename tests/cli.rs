@@ -28,6 +28,8 @@ fn towpath(folder: &Path) -> Command {
     command.env("SOURCE_URL", format!("postgres://app:{SECRET}@db.example/legacy"));
     command.env("RABBITMQ_URL", format!("amqp://app:{SECRET}@rabbit.example/"));
     command.env("OUTBOX", folder.join("outbox.db"));
+    command.env("DROP_FOLDER", folder.join("drop"));
+    command.env("COPYBOOKS", Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/files"));
     command
 }
 
@@ -42,6 +44,26 @@ fn check(name: &str, text: &str) -> (i32, String, String) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join(name), text).unwrap();
     run(towpath(folder.path()).args(["check", "-c", name]))
+}
+
+#[test]
+fn a_file_of_records_is_probed() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/files");
+    let folder = tempfile::tempdir().unwrap();
+    let probe = |more: &[&str]| {
+        let mut command = towpath(folder.path());
+        command.args(["copybook", "probe"]).arg(data.join("ACCT_0001.dat"));
+        run(command.arg("--copybook").arg(data.join("account.cpy")).args(more))
+    };
+    let (code, stdout, stderr) = probe(&[]);
+    assert_eq!((code, stderr.as_str()), (0, ""));
+    assert!(stdout.contains("acct_owner=") && stdout.contains("acct_balance=-1234.56"), "{stdout}");
+    let (code, stdout, _) = probe(&["--json"]);
+    let guesses: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, guesses["guesses"][0]["framing"].as_str()), (0, Some("f")), "{stdout}");
+    let (code, _, stderr) = probe(&["--record", "NOTHING"]);
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("ACCOUNT-RECORD"), "{stderr}");
 }
 
 #[test]
@@ -89,7 +111,7 @@ const WRONG: &[(&str, &str, &str)] = &[
         "type: postgres",
         "type: postgresql",
         "t.yaml:3:5: sources.orders_db.type: found `postgresql`, which is not one of the allowed words\n    did you mean \
-         `postgres`?\n    allowed: postgres",
+         `postgres`?\n    allowed: postgres, files",
     ),
     (
         "rabbitmq:",

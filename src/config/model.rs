@@ -43,7 +43,7 @@ pub struct Config {
 pub enum SourceConfig {
     /// PostgreSQL 10 to 18, by logical replication.
     Postgres(PostgresConfig),
-    /// Files in a folder: delimited, fixed width, JSON lines, or COBOL records by copybook.
+    /// Files in a folder: delimited, fixed width, JSON lines, DBF, or COBOL records by copybook.
     Files(FilesConfig),
 }
 
