@@ -23,6 +23,8 @@ pub(crate) struct Folder {
     errors: PathBuf,
     /// Files that must stay as they are for a while: what they were like, and since when.
     watched: HashMap<String, (Look, Instant)>,
+    /// What fits a table's pattern and is not taken, with the reason: never in silence.
+    passed_over: Vec<String>,
 }
 
 /// What a file looks like from outside.
@@ -71,7 +73,14 @@ impl Folder {
                 return Err(io::Error::other(message));
             }
         }
-        Ok(Folder { path, id: (metadata.dev(), metadata.ino()), archive, errors, watched: HashMap::new() })
+        Ok(Folder {
+            path,
+            id: (metadata.dev(), metadata.ino()),
+            archive,
+            errors,
+            watched: HashMap::new(),
+            passed_over: Vec::new(),
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -87,17 +96,27 @@ impl Folder {
     pub(crate) fn scan(&mut self, tables: &[Table]) -> io::Result<Vec<Candidate>> {
         let mut found = Vec::new();
         let mut watched = HashMap::new();
+        let mut passed_over = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            // A name that is not UTF-8 fits no pattern; `doctor` tells of files that nobody takes.
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            let name = entry.file_name().to_string_lossy().into_owned();
             let Some(table) = table_of(tables, &name) else { continue };
+            if entry.file_name().to_str().is_none() {
+                passed_over.push(format!("{name} is not taken: its name is not UTF-8; rename it"));
+                continue;
+            }
             // The link itself, not what it leads to.
             let metadata = match entry.metadata() {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 metadata => metadata?,
             };
             if !metadata.is_file() {
+                // A folder is none of ours, the archive for one.
+                if !metadata.is_dir() {
+                    passed_over.push(format!(
+                        "{name} is not taken: it is a symbolic link or no regular file; put a copy there"
+                    ));
+                }
                 continue;
             }
             let look = Look::of(&metadata);
@@ -111,6 +130,7 @@ impl Folder {
             }
         }
         self.watched = watched;
+        self.passed_over = passed_over;
         // Where numbers matter, 9 comes before 10.
         found.sort_by_cached_key(|file| (tables[file.table].number(&file.name), file.name.clone()));
         Ok(found)
@@ -169,6 +189,11 @@ impl Folder {
             }
         }
         Ok(())
+    }
+
+    /// What the last scan found and did not take.
+    pub(crate) fn passed_over(&self) -> &[String] {
+        &self.passed_over
     }
 
     /// Files that were refused and still lie there, with their reasons: at most `max`, and how many there are.

@@ -167,6 +167,7 @@ impl Worker {
             if count > lines.len() {
                 lines.push(format!("{} more files were refused", count - lines.len()));
             }
+            lines.extend(self.folder.passed_over().iter().take(20).cloned());
             *refused = lines;
         }
         Ok(())

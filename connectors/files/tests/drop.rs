@@ -335,6 +335,20 @@ async fn links_hidden_files_and_folders_are_left_alone() {
     let mut run = rig.open().await;
     run.step().await;
     assert_eq!(run.ids(), ["1"]);
+    let shown = |run: &Run<'_>| {
+        run.capture
+            .progress()
+            .uncaptured
+            .iter()
+            .any(|line| line.starts_with("a.csv is not taken: it is a symbolic link"))
+    };
+    let told = async {
+        while !shown(&run) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, told).await.expect("what is left alone is told");
+    drop(run);
     rig.table["files"] = json!("../*.csv");
     let error = rig.refused().await;
     assert!(error.to_string().contains("leads out of it"), "{error}");
